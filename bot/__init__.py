@@ -1,0 +1,1 @@
+"""Callboard, the bot: what it is. What it does lives in `handlers`."""

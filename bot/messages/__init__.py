@@ -1,0 +1,1 @@
+"""What people see: Block Kit from state. Pure; one module per card."""

@@ -1,0 +1,31 @@
+"""Misbehaviour on request: what a test or the story asks a local server to do wrong, and how many times.
+
+Armed by name in the process or over `POST /_sandbox/faults` on the page's port; a server asks `take(name)` where it could go wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Faults:
+    """Armed faults: name -> (times left, detail)."""
+
+    _armed: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+
+    def arm(self, name: str, times: int = 1, **detail: Any) -> None:
+        """Let the fault of that name happen `times` times; 0 disarms it."""
+        if times:
+            self._armed[name] = (times, detail)
+        else:
+            self._armed.pop(name, None)
+
+    def take(self, name: str) -> dict[str, Any] | None:
+        """The fault's detail if it is to happen now, and one time less to come; None otherwise."""
+        if name not in self._armed:
+            return None
+        times, detail = self._armed[name]
+        self.arm(name, times - 1, **detail)
+        return detail
