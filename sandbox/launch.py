@@ -1,0 +1,146 @@
+"""Starts the production bot, unchanged, as a process of its own inside the sandbox's environment."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+
+from sandbox.names import BOT
+from sandbox.slack.server import Slack
+from sandbox.world import World
+
+
+class NotReadyError(Exception):
+    """The bot did not come up; the message has the end of its log."""
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class BotProcess:
+    """The bot: `start`, `stop` (SIGTERM), `kill` (SIGKILL), as often as wanted; its data and log survive in the world's folder."""
+
+    def __init__(self, world: World, slack: Slack, *, socket_mode: bool = False, config: Path | None = None) -> None:
+        self._world = world
+        self._slack = slack
+        self._socket_mode = socket_mode
+        self._config = config or world.root / "callboard.toml"
+        self._process: asyncio.subprocess.Process | None = None
+        self.data = world.folder / "bot"
+        self.log = world.folder / "bot.log"
+        self.port = int(world.bot_url.rpartition(":")[2])
+        kept = world.state.table("bot")
+        if "hooks" not in kept:
+            kept["hooks"] = {"password": secrets.token_urlsafe(24), "secret": secrets.token_urlsafe(24)}
+        self._hooks: Mapping[str, str] = kept["hooks"]
+
+    def environment(self) -> dict[str, str]:
+        """What differs from production is only where the proxy and the CA are, and whose secrets these are."""
+        environment = self._world.outside(BOT) | {
+            "SLACK_BOT_TOKEN": self._slack.bot_token,
+            "SLACK_SIGNING_SECRET": self._slack.signing_secret,
+            "HOOKS_USERNAME": "azure-devops",
+            "HOOKS_PASSWORD": self._hooks["password"],
+            "HOOKS_SECRET": self._hooks["secret"],
+            "CALLBOARD_URL": self._world.bot_url,
+            "CALLBOARD_CONFIG": str(self._config),
+            "CALLBOARD_DATA": str(self.data),
+            "CALLBOARD_HOST": "127.0.0.1",
+            "CALLBOARD_PORT": str(self.port),
+            "LOG_FORMAT": "json",
+        }
+        environment.pop("DATABASE_URL", None)
+        environment.pop("SLACK_APP_TOKEN", None)
+        if self._socket_mode:
+            environment["SLACK_APP_TOKEN"] = self._slack.app_token
+        return environment
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running bot."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self, seconds: float = 60) -> None:
+        """Start the bot and return once it says that it is ready. Raises NotReadyError."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "bot",
+                cwd=self._world.root,
+                env=self.environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        async with asyncio.timeout(seconds), aiohttp.ClientSession() as session:
+            try:
+                while not await self._ready(session):
+                    if self._process.returncode is not None:
+                        raise NotReadyError(f"The bot ended with {self._process.returncode}:\n{self._tail()}")
+                    await asyncio.sleep(0.05)
+            except TimeoutError:
+                raise NotReadyError(f"The bot was not ready after {seconds} s:\n{self._tail()}") from None
+
+    async def command(self, *words: str) -> str:
+        """Run `python -m bot <words>` beside the running bot and return what it printed. Raises NotReadyError where it fails."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "bot",
+            *words,
+            cwd=self._world.root,
+            env=self.environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        if process.returncode:
+            raise NotReadyError(f"`python -m bot {' '.join(words)}` ended with {process.returncode}:\n{output.decode()}")
+        return output.decode()
+
+    async def stop(self, seconds: float = 20) -> int | None:
+        """Ask the bot to end, and make it after `seconds`; returns its exit code."""
+        if self._process is None:
+            return None
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            code = await asyncio.wait_for(self._process.wait(), seconds)
+        except TimeoutError:
+            await self.kill()
+            return -signal.SIGKILL
+        self._process = None
+        return code
+
+    async def kill(self) -> None:
+        """SIGKILL, as a machine that goes away."""
+        if self._process is None:
+            return
+        self._process.kill()
+        await self._process.wait()
+        self._process = None
+
+    async def _ready(self, session: aiohttp.ClientSession) -> bool:
+        try:
+            async with session.get(f"{self._world.bot_url}/readyz") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:]) if self.log.exists() else ""
