@@ -1,0 +1,1 @@
+"""Tests: flat, one file per module; `fakes` and `examples` are what they share."""

@@ -1,0 +1,224 @@
+"""Hand-written stand-ins at the narrowest waist, the ports; and the `World` that a test sets up and looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from bot.core.approvals import Answer, Approval, ApprovalState, ApprovalStep, Decision
+from bot.core.errors import Gone, OutsideError
+from bot.core.models import ModelVersion
+from bot.core.people import Member
+from bot.core.runs import Failure, Order, Run, State
+from bot.core.team import Team
+from bot.messages.kit import Message
+from bot.ports import Bot, File, Operation, Whisper
+from tests.examples import BOT_ADO, MEMBERS, NOW, QUEUED, TEAM
+
+
+@dataclass
+class FakePipelines:
+    """Azure DevOps as the test wants it. `errors` holds what a method raises, by its name, once for each entry."""
+
+    runs: dict[int, Run] = field(default_factory=dict)
+    failures: dict[int, Failure] = field(default_factory=dict)
+    artifacts: dict[tuple[int, str], Mapping[str, bytes]] = field(default_factory=dict)
+    waiting: dict[int, tuple[Approval, ...]] = field(default_factory=dict)
+    orders: list[Order] = field(default_factory=list)
+    decisions: list[tuple[str, Answer, str]] = field(default_factory=list)
+    retries: list[tuple[int, str]] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    errors: dict[str, list[OutsideError]] = field(default_factory=dict)
+    after: dict[str, list[OutsideError]] = field(default_factory=dict)  # raised once the write has been made: its answer was lost
+
+    async def run(self, run_id: int) -> Run:
+        self._called("run")
+        if run_id not in self.runs:
+            raise Gone(f"Run {run_id} does not exist.")
+        return self.runs[run_id]
+
+    async def recent(self, pipeline_id: int, since: datetime) -> tuple[Run, ...]:
+        self._called("recent")
+        found = [run for run in self.runs.values() if run.pipeline_id == pipeline_id and run.created >= since]
+        return tuple(replace(run, stages=()) for run in sorted(found, key=lambda run: run.created, reverse=True))
+
+    async def failure(self, run: Run) -> Failure | None:
+        self._called("failure")
+        return self.failures.get(run.id)
+
+    async def artifact(self, run_id: int, name: str) -> Mapping[str, bytes]:
+        self._called(f"artifact {name}")
+        return self.artifacts.get((run_id, name), {})
+
+    async def approvals(self, run: Run) -> tuple[Approval, ...]:
+        self._called("approvals")
+        return self.waiting.get(run.id, ())
+
+    async def pending_approvals(self) -> tuple[Approval, ...]:
+        self._called("pending_approvals")
+        known = [approval for approvals in self.waiting.values() for approval in approvals]
+        return tuple(approval for approval in known if approval.state is ApprovalState.PENDING)
+
+    async def start(self, order: Order) -> Run:
+        self._called("start")
+        self.orders.append(order)
+        number = 900 + len(self.orders)
+        self.runs[number] = replace(
+            QUEUED, id=number, number=f"20261123.{number}", pipeline_id=order.pipeline_id, parameters=order.parameters
+        )
+        self._lost("start")
+        return self.runs[number]
+
+    async def started(self, pipeline_id: int, token: str, since: datetime) -> Run | None:
+        self._called("started")
+        found = [run for run in self.runs.values() if run.pipeline_id == pipeline_id and run.created >= since]
+        return next((run for run in found if run.parameters.get("requestId") == token), None)
+
+    async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
+        self._called("decide")
+        self.decisions.append((approval.id, answer, comment))
+        state = ApprovalState(answer.value)
+        decided = replace(approval, state=state, steps=(ApprovalStep(BOT_ADO, state, BOT_ADO, comment, NOW),))
+        known = self.waiting[approval.run_id]
+        self.waiting[approval.run_id] = tuple(decided if one.id == approval.id else one for one in known)
+        self._lost("decide")
+        return decided
+
+    async def retry(self, run_id: int, stage: str) -> None:
+        self._called("retry")
+        self.retries.append((run_id, stage))
+        run = self.runs[run_id]
+        self.runs[run_id] = replace(
+            run,
+            state=State.RUNNING,
+            finished=None,
+            stages=tuple(replace(one, state=State.PENDING, attempt=one.attempt + 1) if one.name == stage else one for one in run.stages),
+        )
+        self._lost("retry")
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if self.errors.get(name):
+            raise self.errors[name].pop(0)
+
+    def _lost(self, name: str) -> None:
+        if self.after.get(name):
+            raise self.after[name].pop(0)
+
+
+@dataclass
+class FakeModels:
+    """Azure Machine Learning: `known` by model name, newest first."""
+
+    known: dict[str, tuple[ModelVersion, ...]] = field(default_factory=dict)
+    values: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    errors: list[OutsideError] = field(default_factory=list)
+
+    async def versions(self, model: str) -> tuple[ModelVersion, ...]:
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.known.get(model, ())
+
+    async def metrics(self, run_id: str) -> Mapping[str, float]:
+        if run_id not in self.values:
+            raise Gone(f"There is no MLflow run {run_id}.")
+        return self.values[run_id]
+
+
+@dataclass
+class FakeChat:
+    """Slack: who is who, and what was whispered to whom."""
+
+    members: dict[str, Member] = field(default_factory=lambda: {member.id: member for member in MEMBERS})
+    whispers: list[tuple[Whisper, Message]] = field(default_factory=list)
+
+    async def member(self, person: str) -> Member:
+        if person not in self.members:
+            raise Gone(f"Slack does not know {person}.")
+        return self.members[person]
+
+    async def whisper(self, to: Whisper, message: Message) -> None:
+        self.whispers.append((to, message))
+
+    async def permalink(self, channel: str, ts: str) -> str:
+        return f"https://contoso.slack.com/archives/{channel}/p{ts.replace('.', '')}"
+
+
+@dataclass
+class FakeBoard:
+    """The board in memory: what each channel shows now, and how often it was asked."""
+
+    shown: dict[tuple[str, str], Message] = field(default_factory=dict)
+    under: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    files: dict[tuple[str, str], File] = field(default_factory=dict)
+    shows: int = 0
+
+    async def show(self, channel: str, subject: str, message: Message, *, under: str | None = None) -> None:
+        if under is not None and (channel, under) not in self.shown:
+            raise LookupError(f"{under!r} has not been shown in {channel}.")
+        self.shows += 1
+        self.shown[channel, subject] = message
+        self.under[channel, subject] = under
+
+    async def attach(self, channel: str, subject: str, file: File, *, under: str) -> None:
+        if (channel, under) not in self.shown:
+            raise LookupError(f"{under!r} has not been shown in {channel}.")
+        self.files.setdefault((channel, subject), file)
+
+    async def where(self, channel: str, subject: str) -> str | None:
+        known = [*self.shown]
+        return f"1795426200.{known.index((channel, subject)):06d}" if (channel, subject) in self.shown else None
+
+
+@dataclass
+class FakeStore:
+    """The bot's memory, in memory."""
+
+    operations: dict[str, Operation] = field(default_factory=dict)
+    audit: list[tuple[str, str, str, Decision]] = field(default_factory=list)
+    details: list[Mapping[str, str]] = field(default_factory=list)
+    cards: dict[int, bool] = field(default_factory=dict)
+
+    async def offer(self, operation: Operation) -> Operation:
+        return self.operations.setdefault(operation.id, operation)
+
+    async def operation(self, id: str) -> Operation | None:
+        return self.operations.get(id)
+
+    async def advance(self, id: str, *, of: tuple[str, ...], to: str, result: str = "") -> bool:
+        known = self.operations.get(id)
+        if known is None or known.state not in of:
+            return False
+        self.operations[id] = replace(known, state=to, result=result)
+        return True
+
+    async def record(self, person: str, action: str, subject: str, decision: Decision, detail: Mapping[str, str]) -> None:
+        self.audit.append((person, action, subject, decision))
+        self.details.append(detail)
+
+    async def watch(self, run_id: int, pipeline_id: int, *, final: bool) -> None:
+        self.cards[run_id] = final
+
+    async def watched(self) -> tuple[int, ...]:
+        return tuple(run_id for run_id, final in self.cards.items() if not final)
+
+    async def final(self, run_ids: tuple[int, ...]) -> frozenset[int]:
+        return frozenset(run_id for run_id in run_ids if self.cards.get(run_id))
+
+
+@dataclass
+class World:
+    """Everything around the bot, and the bot in it."""
+
+    team: Team = TEAM
+    now: datetime = NOW
+    pipelines: FakePipelines = field(default_factory=FakePipelines)
+    models: FakeModels = field(default_factory=FakeModels)
+    chat: FakeChat = field(default_factory=FakeChat)
+    board: FakeBoard = field(default_factory=FakeBoard)
+    store: FakeStore = field(default_factory=FakeStore)
+
+    @property
+    def bot(self) -> Bot:
+        return Bot(self.team, self.pipelines, self.models, self.chat, self.board, self.store, lambda: self.now)
