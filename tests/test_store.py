@@ -1,0 +1,86 @@
+"""What the bot remembers, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from psycopg.rows import dict_row
+
+from bot.core.approvals import Allowed, Denied
+from bot.database import Database
+from bot.ports import Operation, Store
+from bot.store import SqlStore
+from tests.examples import ADA, NOW
+
+RETRAIN = Operation("op-1", "retrain", ADA.id, "diabetes", "offered", {"alpha": "0.5"}, NOW)
+
+
+async def test_an_operation_comes_back_as_it_was_offered(database: Database) -> None:
+    store: Store = SqlStore(database)
+
+    offered = await store.offer(RETRAIN)
+
+    assert offered == RETRAIN
+    assert await store.operation("op-1") == RETRAIN
+    assert await store.operation("op-2") is None
+
+
+async def test_an_operation_offered_twice_stays_the_first(database: Database) -> None:
+    store = SqlStore(database)
+    await store.offer(RETRAIN)
+
+    again = await store.offer(replace(RETRAIN, person="U0GRACE01", detail={}))
+
+    assert again == RETRAIN
+
+
+async def test_an_operation_moves_on_once(database: Database) -> None:
+    store = SqlStore(database)
+    await store.offer(RETRAIN)
+
+    first = await store.advance("op-1", of=("offered",), to="doing")
+    second = await store.advance("op-1", of=("offered",), to="doing")
+    done = await store.advance("op-1", of=("doing",), to="done", result="run 480")
+
+    assert (first, second, done) == (True, False, True)
+    assert await store.operation("op-1") == replace(RETRAIN, state="done", result="run 480")
+
+
+async def test_an_unknown_operation_does_not_move(database: Database) -> None:
+    assert not await SqlStore(database).advance("op-9", of=("offered",), to="doing")
+
+
+async def test_the_audit_trail_says_who_was_allowed_and_why_not(database: Database) -> None:
+    store = SqlStore(database)
+
+    await store.record("ada@contoso.example", "retrain", "diabetes", Allowed(), {"alpha": "0.5"})
+    await store.record("alan@contoso.example", "retrain", "diabetes", Denied("Ask the ml-team."), {})
+
+    async with database.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute("select person, action, subject, allowed, reason, detail from audit order by id")
+        rows = await cursor.fetchall()
+    assert [(row["person"], row["allowed"], row["reason"], row["detail"]) for row in rows] == [
+        ("ada@contoso.example", True, "", {"alpha": "0.5"}),
+        ("alan@contoso.example", False, "Ask the ml-team.", {}),
+    ]
+
+
+async def test_runs_are_watched_until_they_are_final(database: Database) -> None:
+    store = SqlStore(database)
+    await store.watch(480, 1, final=False)
+    await store.watch(481, 1, final=False)
+
+    await store.watch(480, 1, final=True)
+
+    assert await store.watched() == (481,)
+    assert await store.final((480, 481, 482)) == {480}
+
+
+async def test_a_retried_run_is_watched_again(database: Database) -> None:
+    store = SqlStore(database)
+    await store.watch(480, 1, final=True)
+
+    await store.watch(480, 1, final=False)
+
+    assert await store.watched() == (480,)
+    assert await store.final((480,)) == frozenset()
