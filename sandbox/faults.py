@@ -22,10 +22,15 @@ class Faults:
         else:
             self._armed.pop(name, None)
 
-    def take(self, name: str) -> dict[str, Any] | None:
-        """The fault's detail if it is to happen now, and one time less to come; None otherwise."""
+    def take(self, name: str, **place: Any) -> dict[str, Any] | None:
+        """The fault's detail if it is to happen now, and one time less to come; None otherwise.
+
+        `place` says where we are: a fault whose detail names another place (`method="chat.update"`) stays armed.
+        """
         if name not in self._armed:
             return None
         times, detail = self._armed[name]
+        if any(detail.get(key, value) != value for key, value in place.items()):
+            return None
         self.arm(name, times - 1, **detail)
         return detail
