@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -109,3 +109,87 @@ class Delivery:
     image: Image | None = None
     smoke: Mapping[str, SmokeTest] = field(default_factory=dict)
     chart: bytes | None = None
+
+
+class Turn(StrEnum):
+    """Which way a metric went against the champion, in the sense its direction declares."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    SAME = "same"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a value stands against another: `by` has the metric's unit and the sign of the value's move, not of its merit."""
+
+    by: float
+    turn: Turn
+
+
+def change(metric: Metric, value: float | None, against: float | None) -> Change | None:
+    """The change from `against` to `value`; None where one of them was not measured. Moves too small to show are none."""
+    if value is None or against is None:
+        return None
+    by = round(value - against, metric.digits)
+    if by == 0:
+        return Change(0.0, Turn.SAME)
+    better = (by > 0) == (metric.direction is Direction.HIGHER)
+    return Change(by, Turn.BETTER if better else Turn.WORSE)
+
+
+def shown(metric: Metric, value: float | None) -> str:
+    """A value with the metric's decimals and unit; a dash where it was not measured."""
+    return "–" if value is None else f"{value:.{metric.digits}f}{metric.unit and ' ' + metric.unit}"
+
+
+def signed(metric: Metric, change: Change) -> str:
+    """A change with its sign and the metric's decimals."""
+    return f"{change.by:+.{metric.digits}f}".replace("-", "−") if change.by else "±0"
+
+
+def deciding(comparison: Comparison) -> Metric | None:
+    """The metric that chooses."""
+    return next((metric for metric in comparison.metrics if metric.name == comparison.decides), None)
+
+
+def ranked(comparison: Comparison) -> tuple[Contender, ...]:
+    """The candidates: the winner, then by the deciding metric, best first; those that were not scored last, in their order."""
+    metric = deciding(comparison)
+    sign = -1.0 if metric is not None and metric.direction is Direction.HIGHER else 1.0
+
+    def place(candidate: Contender) -> tuple[bool, bool, float]:
+        value = candidate.metrics.get(comparison.decides)
+        return candidate.name != comparison.winner, value is None, sign * (value or 0.0)
+
+    return tuple(sorted(comparison.candidates, key=place))
+
+
+def best(comparison: Comparison) -> Contender | None:
+    """The winner, or else the best of the candidates: whom the champion is compared with."""
+    return next(iter(ranked(comparison)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of a comparison: the values in the order of the contenders, and how the best candidate stands against the champion."""
+
+    metric: Metric
+    champion: float | None
+    candidates: tuple[float | None, ...]
+    change: Change | None
+
+
+def rows(comparison: Comparison, candidates: tuple[Contender, ...]) -> tuple[Row, ...]:
+    """A row for each metric, for these candidates, whose first is compared with the champion."""
+    made = []
+    for metric in comparison.metrics:
+        champion = comparison.champion.metrics.get(metric.name) if comparison.champion else None
+        values = tuple(candidate.metrics.get(metric.name) for candidate in candidates)
+        made.append(Row(metric, champion, values, change(metric, values[0] if values else None, champion)))
+    return tuple(made)
+
+
+def champion_of(versions: Sequence[ModelVersion]) -> ModelVersion | None:
+    """The version with the champion tag: what Prod serves."""
+    return next((version for version in versions if version.champion), None)

@@ -25,3 +25,12 @@ class Member:
     bot: bool = False
     deleted: bool = False
     groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asked for a run, as far as anybody knows: the Slack user id is there where they asked in Slack."""
+
+    name: str
+    slack: str | None = None
+    email: str | None = None

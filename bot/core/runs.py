@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from bot.core.people import Person
+from bot.core.approvals import Allowed, Decision, Denied
+from bot.core.people import Asker, Person
+from bot.core.redaction import redact
+
+# Stages of the delivery pipeline that mean something to us (deploy/README.md).
+EVALUATE = "evaluate"
+TAIL = 20  # lines of a log
+LINE = 300  # characters of a line
 
 
 class State(StrEnum):
@@ -125,3 +132,124 @@ class Order:
     branch: str
     token: str
     parameters: Mapping[str, str]
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it: `40 s`, `3 min 05 s`, `1 h 02 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def took(part: Run | Stage | Job) -> str | None:
+    """How long it took, once it has finished."""
+    if part.started is None or part.finished is None:
+        return None
+    return duration((part.finished - part.started).total_seconds())
+
+
+def current(run: Run) -> Stage | None:
+    """The stage that matters now: the first that waits for people, else the first at work."""
+    for wanted in ({State.WAITING}, {State.RUNNING, State.CANCELING}):
+        for stage in run.stages:
+            if stage.state in wanted:
+                return stage
+    return None
+
+
+def broken(run: Run) -> Stage | None:
+    """The first stage that failed or was rejected."""
+    return next((stage for stage in run.stages if stage.state in {State.FAILED, State.REJECTED}), None)
+
+
+def kept_champion(run: Run) -> bool:
+    """Whether the evaluation found nothing better: it succeeded, and everything after it is skipped."""
+    names = [stage.name for stage in run.stages]
+    if EVALUATE not in names:
+        return False
+    place = names.index(EVALUATE)
+    after = run.stages[place + 1 :]
+    return run.stages[place].state is State.SUCCEEDED and bool(after) and all(stage.state is State.SKIPPED for stage in after)
+
+
+def reached(run: Run, stage: Stage) -> bool:
+    """Whether the run has come to the stage: it has begun to wait or work, or everything before it is over."""
+    if stage.state is not State.PENDING:
+        return True
+    before = run.stages[: run.stages.index(stage)]
+    return not run.state.finished and bool(before) and all(one.state.finished for one in before)
+
+
+def what_happened(run: Run) -> str:
+    """The state of the run in a few words that follow its number: `failed at Train`, `is running: Train`."""
+    stage, failed = current(run), broken(run)
+    if run.state in {State.SUCCEEDED, State.PARTIAL} and kept_champion(run):
+        return "kept the champion"
+    if run.state in {State.FAILED, State.REJECTED} and failed is not None:
+        return f"{'failed' if failed.state is State.FAILED else 'was rejected'} at {failed.title}"
+    if run.state in {State.RUNNING, State.WAITING} and stage is not None:
+        return f"{'waits for approval' if stage.state is State.WAITING else 'is running'}: {stage.title}"
+    return _WORDS[run.state]
+
+
+_WORDS = {
+    State.PENDING: "is queued",
+    State.RUNNING: "is running",
+    State.WAITING: "waits",
+    State.CANCELING: "is being canceled",
+    State.SUCCEEDED: "succeeded",
+    State.PARTIAL: "succeeded in part",
+    State.FAILED: "failed",
+    State.REJECTED: "was rejected",
+    State.CANCELED: "was canceled",
+    State.SKIPPED: "was skipped",
+}
+
+
+def branch(run: Run) -> str:
+    """The branch as people say it."""
+    return run.branch.removeprefix("refs/heads/")
+
+
+def parameter(run: Run, name: str) -> str | None:
+    """A parameter of the run; `none` stands for nothing, because parameters of Azure Pipelines may not be empty."""
+    value = run.parameters.get(name, "none")
+    return None if value in {"", "none"} else value
+
+
+def asker(run: Run, slack: str | None = None) -> Asker | None:
+    """Who asked for the run: the Slack person whose operation it is, who the run says, or whom Azure DevOps queued it for."""
+    said = parameter(run, "requestedBy")
+    known = run.requested_for or run.requested_by
+    if slack is not None or said is not None:
+        return Asker(said or "", slack)
+    return Asker(known.name, None, known.email) if known else None
+
+
+def may_retry(run: Run, stage: str, attempt: int) -> Decision:
+    """Whether this attempt of the stage is still the last one, and failed."""
+    now = run.stage(stage)
+    if now is None:
+        return Denied(f"Run {run.number} has no stage {stage}.")
+    if now.attempt != attempt:
+        return Denied(f"{now.title} has been retried since: attempt {now.attempt} is {now.state.value}. Use the newest message of the run.")
+    if now.state is not State.FAILED:
+        return Denied(f"{now.title} has not failed: it is {now.state.value}.")
+    return Allowed()
+
+
+def failed_stages(run: Run) -> tuple[Stage, ...]:
+    """The stages whose last attempt failed."""
+    return tuple(stage for stage in run.stages if stage.state is State.FAILED)
+
+
+def tail(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The end of a log, fit to be shown: no secrets, at most 20 lines, none endless, no blank ends."""
+    # Cut generously first: what is hidden must have been seen whole.
+    shown = redact("\n".join(line[: 10 * LINE] for line in lines[-10 * TAIL :])).split("\n")
+    while shown and not shown[-1].strip():
+        shown.pop()
+    return tuple(line if len(line) <= LINE else f"{line[: LINE - 1]}…" for line in shown[-TAIL:])

@@ -1,0 +1,62 @@
+"""What a button carries: which thing it was about. Never authority, and never believed before the thing has been read again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID, uuid5
+
+OURS = UUID("5f0d3c5a-6e4b-4d0c-9d0e-ca11b0a2d000")
+
+
+class Unknown(Exception):
+    """The value of a button is none of ours; the message is a sentence fit for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageAttempt:
+    """One attempt of one stage of one run."""
+
+    run_id: int
+    stage: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.run_id}/{self.stage}/{self.attempt}"
+
+    @classmethod
+    def read(cls, value: str) -> StageAttempt:
+        """The attempt that a button names. Raises Unknown."""
+        match value.split("/"):
+            case [run, stage, attempt] if stage and _number(run) and _number(attempt):
+                return cls(int(run), stage, int(attempt))
+            case _:
+                raise Unknown("This button is none of ours, or very old. Use the newest message instead.")
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalOf:
+    """One approval of one run."""
+
+    run_id: int
+    approval_id: str
+
+    def __str__(self) -> str:
+        return f"{self.run_id}/{self.approval_id}"
+
+    @classmethod
+    def read(cls, value: str) -> ApprovalOf:
+        """The approval that a button names. Raises Unknown."""
+        match value.split("/"):
+            case [run, approval] if approval and _number(run):
+                return cls(int(run), approval)
+            case _:
+                raise Unknown("This button is none of ours, or very old. Use the newest message or `/approve` instead.")
+
+
+def token(*parts: str) -> str:
+    """The id of an operation: the same for the same parts, and safe as a parameter of a run."""
+    return str(uuid5(OURS, "\n".join(parts)))
+
+
+def _number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) < 19
