@@ -32,7 +32,8 @@ AZURE_DEVOPS = ("dev.azure.com", "vsrm.dev.azure.com")
 ENTRA = ("login.microsoftonline.com",)
 AML_API = f"{LOCATION}.api.azureml.ms"
 BLOBS = f"{STORAGE}.blob.core.windows.net"
-AZURE = ("management.azure.com", AML_API, BLOBS, f"{REGISTRY}.azurecr.io", "ml.azure.com")
+BUILD_STORAGE = "weumanaged1.blob.core.windows.net"  # the registry's own: it takes a build's source and keeps its log
+AZURE = ("management.azure.com", AML_API, BLOBS, BUILD_STORAGE, f"{REGISTRY}.azurecr.io", "ml.azure.com")
 HOSTS = (*SLACK, *AZURE_DEVOPS, *ENTRA, *AZURE)
 
 
