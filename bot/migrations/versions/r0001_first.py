@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import psycopg
 from alembic import op
 from procrastinate.schema import SchemaManager
 
@@ -114,8 +117,7 @@ TABLES = (
 def upgrade() -> None:
     """Make every table."""
     # The driver itself: procrastinate's functions are many statements in one text, with percent signs that nobody must expand.
-    driver = op.get_bind().connection.driver_connection
-    assert driver is not None
+    driver = cast("psycopg.Connection", op.get_bind().connection.driver_connection)
     driver.execute(SchemaManager.get_schema())
     for table in TABLES:
         op.execute(table)

@@ -1,0 +1,258 @@
+"""The environment and `callboard.toml` -> frozen settings. Every mistake is listed at once, in words; secrets never print."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
+
+from bot.core.models import Direction, Metric
+from bot.core.team import Environment, Kind, Model, Parameter, People, Team
+
+
+class SettingsProblem(Exception):
+    """The settings are wrong; `mistakes` says each of them in words."""
+
+    def __init__(self, mistakes: tuple[str, ...]) -> None:
+        super().__init__("\n".join(("Callboard cannot start with these settings:", *(f"  - {mistake}" for mistake in mistakes))))
+        self.mistakes = mistakes
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Secret = Annotated[SecretStr, Field(min_length=8)]
+
+
+def _starts_with(prefix: str) -> AfterValidator:
+    def check(secret: SecretStr) -> SecretStr:
+        if not secret.get_secret_value().startswith(prefix):
+            raise ValueError(f"it should start with {prefix}")
+        return secret
+
+    return AfterValidator(check)
+
+
+ChannelId = Annotated[str, StringConstraints(pattern=r"^[CG][A-Z0-9]{6,}$")]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class EnvironmentVariables(_Frozen):
+    """What differs between two installations of the same team: secrets, addresses, folders. `.env.example` explains each."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    SLACK_BOT_TOKEN: Annotated[SecretStr, _starts_with("xoxb-")]
+    SLACK_SIGNING_SECRET: Secret
+    SLACK_APP_TOKEN: Annotated[SecretStr, _starts_with("xapp-")] | None = None
+    HOOKS_USERNAME: Text
+    HOOKS_PASSWORD: Secret
+    HOOKS_SECRET: Secret
+    CALLBOARD_URL: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+(/\S*)?$")]
+    CALLBOARD_CONFIG: Path = Path("callboard.toml")
+    CALLBOARD_DATA: Path = Path(".callboard")
+    CALLBOARD_HOST: Text = "127.0.0.1"
+    CALLBOARD_PORT: Annotated[int, Field(ge=0, le=65535)] = 8801
+    DATABASE_URL: SecretStr | None = None
+    LOG_LEVEL: Literal["debug", "info", "warning", "error"] = "info"
+    LOG_FORMAT: Literal["console", "json"] = "console"
+
+
+class _AzureDevOps(_Frozen):
+    organization: Text
+    project: Text
+
+
+class _AzureMl(_Frozen):
+    subscription: Text
+    resource_group: Text
+    workspace: Text
+    location: Text = "westeurope"
+    registry: str = ""
+
+
+class _Slack(_Frozen):
+    prefix: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,31}$")] = "mlops"
+
+
+class _Permissions(_Frozen):
+    retrain: frozenset[Text] = frozenset()
+    promote: frozenset[Text] = frozenset()
+
+
+class _Environment(_Frozen):
+    stage: Text
+    needs_approval: bool = False
+    approvers: frozenset[Text] = frozenset()
+
+
+class _Parameter(_Frozen):
+    kind: Kind
+    help: str = ""
+    minimum: Number | None = None
+    maximum: Number | None = None
+    choices: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> _Parameter:
+        if self.kind is Kind.CHOICE and not self.choices:
+            raise ValueError("a choice needs `choices`")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError("`minimum` is greater than `maximum`")
+        return self
+
+
+class _Metric(_Frozen):
+    label: str = ""
+    direction: Direction
+    digits: Annotated[int, Field(ge=0, le=8)] = 2
+    unit: str = ""
+
+
+class _Gate(_Frozen):
+    """Read by the stage scripts; checked here so that a wrong gate is found before a run is spent on it."""
+
+    decides: Text
+    improvement: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    limits: dict[str, Number] = Field(default_factory=dict)
+
+
+class _Model(_Frozen):
+    pipeline: Annotated[int, Field(gt=0)]
+    channel: ChannelId
+    branch: Annotated[str, StringConstraints(pattern=r"^refs/heads/\S+$")] = "refs/heads/main"
+    metrics: Annotated[dict[str, _Metric], Field(min_length=1)]
+    parameters: dict[str, _Parameter] = Field(default_factory=dict)
+    gate: _Gate
+    # What only the stage scripts read.
+    compute: str = ""
+    endpoint: str = ""
+    kubernetes: str = ""
+    seed: int = 0
+    candidates: dict[str, dict[str, float | int | str | bool]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _the_gate_knows_its_metrics(self) -> _Model:
+        unknown = sorted({self.gate.decides, *self.gate.limits} - set(self.metrics))
+        if unknown:
+            raise ValueError(f"the gate names {', '.join(unknown)}, which `metrics` does not have")
+        return self
+
+
+class _File(_Frozen):
+    azure_devops: _AzureDevOps
+    azure_ml: _AzureMl
+    slack: _Slack = _Slack()
+    permissions: _Permissions = _Permissions()
+    environments: dict[str, _Environment] = Field(default_factory=dict)
+    models: Annotated[dict[str, _Model], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Which Azure Machine Learning workspace the team's models are in."""
+
+    subscription: str
+    resource_group: str
+    name: str
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the bot is told from outside."""
+
+    environment: EnvironmentVariables
+    team: Team
+    workspace: Workspace
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """The settings of this environment. Raises SettingsProblem with every mistake of both sources."""
+    mistakes: list[str] = []
+    environment: EnvironmentVariables | None = None
+    try:
+        environment = EnvironmentVariables.model_validate({name: value for name, value in environ.items() if value})
+    except ValidationError as error:
+        mistakes += _in_words(error, "")
+    path = environment.CALLBOARD_CONFIG if environment else Path(environ.get("CALLBOARD_CONFIG") or "callboard.toml")
+    file: _File | None = None
+    try:
+        file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        mistakes.append(f"{path} cannot be read ({error.strerror}). Set CALLBOARD_CONFIG to where the team's file is.")
+    except tomllib.TOMLDecodeError as error:
+        mistakes.append(f"{path} is not TOML: {error}")
+    except ValidationError as error:
+        mistakes += _in_words(error, f"{path}: ")
+    if environment is None or file is None:
+        raise SettingsProblem(tuple(mistakes))
+    place = file.azure_ml
+    return Settings(environment, _team(file), Workspace(place.subscription, place.resource_group, place.workspace, place.location))
+
+
+def dotenv(text: str) -> dict[str, str]:
+    """`NAME=value` lines as Docker's --env-file takes them: no quotes, no expansion, `#` starts a comment line."""
+    lines = (line.strip() for line in text.splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _team(file: _File) -> Team:
+    return Team(
+        organization=file.azure_devops.organization,
+        project=file.azure_devops.project,
+        models={name: _model(name, model) for name, model in file.models.items()},
+        environments={
+            name: Environment(name, known.stage, known.needs_approval, People(known.approvers)) for name, known in file.environments.items()
+        },
+        retrain=People(file.permissions.retrain),
+        promote=People(file.permissions.promote),
+        prefix=file.slack.prefix,
+    )
+
+
+def _model(name: str, model: _Model) -> Model:
+    return Model(
+        name=name,
+        pipeline_id=model.pipeline,
+        channel=model.channel,
+        metrics=tuple(
+            Metric(metric, known.label or metric, known.direction, known.digits, known.unit) for metric, known in model.metrics.items()
+        ),
+        parameters=tuple(
+            Parameter(parameter, known.kind, known.help, known.minimum, known.maximum, known.choices)
+            for parameter, known in model.parameters.items()
+        ),
+        branch=model.branch,
+    )
+
+
+def _in_words(error: ValidationError, where: str) -> list[str]:
+    """One sentence per mistake. Pydantic's own text would repeat the value, which may be a secret."""
+    return [where + _sentence(".".join(str(part) for part in mistake["loc"]), mistake) for mistake in error.errors(include_input=False)]
+
+
+def _sentence(name: str, mistake: Any) -> str:
+    context: Mapping[str, Any] = mistake.get("ctx", {})
+    match mistake["type"]:
+        case "missing":
+            return f"{name} is missing."
+        case "extra_forbidden":
+            return f"{name} is not known here. Is it misspelt?"
+        case "string_too_short" | "too_short":
+            return f"{name} is too short: at least {context.get('min_length')}."
+        case "string_pattern_mismatch":
+            return f"{name} does not look right: it should match {context.get('pattern')}."
+        case "literal_error" | "enum":
+            return f"{name} should be one of {context.get('expected')}."
+        case "value_error":
+            return f"{name}: {context.get('error')}."
+        case _:
+            return f"{name}: {mistake['msg'][:1].lower()}{mistake['msg'][1:]}."

@@ -1,0 +1,147 @@
+"""Settings: complete, frozen, and every mistake said at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bot.core.team import Kind, People
+from bot.settings import EnvironmentVariables, SettingsProblem, dotenv, load
+
+GOOD = {
+    "SLACK_BOT_TOKEN": "xoxb-" + "1" * 20,
+    "SLACK_SIGNING_SECRET": "s" * 32,
+    "HOOKS_USERNAME": "azure-devops",
+    "HOOKS_PASSWORD": "p" * 32,
+    "HOOKS_SECRET": "h" * 32,
+    "CALLBOARD_URL": "https://callboard.contoso.example",
+}
+ROOT = Path(__file__).parent.parent
+
+
+def with_file(tmp_path: Path, old: str, new: str) -> dict[str, str]:
+    """The good settings with one change to callboard.toml."""
+    text = (ROOT / "callboard.toml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "callboard.toml").write_text(text.replace(old, new), encoding="utf-8")
+    return GOOD | {"CALLBOARD_CONFIG": str(tmp_path / "callboard.toml")}
+
+
+def mistakes(environ: dict[str, str]) -> tuple[str, ...]:
+    """What `load` says is wrong, without the file's path."""
+    with pytest.raises(SettingsProblem) as problem:
+        load(environ)
+    return tuple(re.sub(r"^/\S+: ", "", mistake) for mistake in problem.value.mistakes)
+
+
+def test_the_example_team_is_read() -> None:
+    settings = load(GOOD | {"CALLBOARD_CONFIG": str(ROOT / "callboard.toml")})
+
+    team = settings.team
+    assert (team.organization, team.project, team.prefix) == ("contoso", "ml-delivery", "mlops")
+    assert team.retrain == People(frozenset({"S0MLTEAM"}))
+    assert team.environments["prod"].needs_approval
+    assert team.environments["prod"].approvers == People(frozenset({"S0RELEASE"}))
+    assert not team.environments["qa"].needs_approval
+    model = team.models["diabetes"]
+    assert (model.pipeline_id, model.channel, model.branch) == (1, "C0MLDELIV", "refs/heads/main")
+    assert [metric.name for metric in model.metrics] == ["mae", "rmse", "r2"]
+    compute = next(parameter for parameter in model.parameters if parameter.name == "compute")
+    assert (compute.kind, compute.choices) == (Kind.CHOICE, ("cpu-cluster", "local"))
+    assert settings.workspace.name == "ml-delivery"
+
+
+def test_defaults_are_for_one_machine() -> None:
+    environment = load(GOOD | {"CALLBOARD_CONFIG": str(ROOT / "callboard.toml")}).environment
+
+    assert (environment.CALLBOARD_HOST, environment.CALLBOARD_PORT) == ("127.0.0.1", 8801)
+    assert environment.DATABASE_URL is None
+    assert environment.SLACK_APP_TOKEN is None
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    environment = load(GOOD | {"CALLBOARD_CONFIG": str(ROOT / "callboard.toml"), "SLACK_APP_TOKEN": "", "DATABASE_URL": ""}).environment
+
+    assert environment.SLACK_APP_TOKEN is None
+    assert environment.DATABASE_URL is None
+
+
+def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:
+    environ = with_file(tmp_path, 'channel = "C0MLDELIV"', 'channel = "#ml"\nchanel = "x"')
+    del environ["SLACK_BOT_TOKEN"]
+    environ["HOOKS_SECRET"] = "short"
+    environ["LOG_LEVEL"] = "loud"
+
+    assert mistakes(environ) == (
+        "SLACK_BOT_TOKEN is missing.",
+        "HOOKS_SECRET is too short: at least 8.",
+        "LOG_LEVEL should be one of 'debug', 'info', 'warning' or 'error'.",
+        "models.diabetes.channel does not look right: it should match ^[CG][A-Z0-9]{6,}$.",
+        "models.diabetes.chanel is not known here. Is it misspelt?",
+    )
+
+
+def test_a_gate_on_an_unknown_metric_is_a_mistake(tmp_path: Path) -> None:
+    environ = with_file(tmp_path, 'decides = "mae"', 'decides = "auc"')
+
+    assert mistakes(environ) == ("models.diabetes: the gate names auc, which `metrics` does not have.",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('choices = ["cpu-cluster", "local"], ', "", "models.diabetes.parameters.compute: a choice needs `choices`."),
+        ("minimum = 30", "minimum = 3000", "models.diabetes.parameters.rows: `minimum` is greater than `maximum`."),
+        (
+            "pipeline = 1",
+            'pipeline = "one"',
+            "models.diabetes.pipeline: input should be a valid integer, unable to parse string as an integer.",
+        ),
+        ('kind = "choice"', 'kind = "colour"', "models.diabetes.parameters.compute.kind should be one of 'number', 'integer' or 'choice'."),
+        ('organization = "contoso"', 'organization = ""', "azure_devops.organization is too short: at least 1."),
+    ],
+)
+def test_a_mistake_in_the_file_is_said_in_words(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert mistakes(with_file(tmp_path, old, new)) == (said,)
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_a_mistake(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("models = [", encoding="utf-8")
+
+    missing = mistakes(GOOD | {"CALLBOARD_CONFIG": str(tmp_path / "none.toml")})
+    unreadable = mistakes(GOOD | {"CALLBOARD_CONFIG": str(broken)})
+
+    assert missing[0].endswith("cannot be read (No such file or directory). Set CALLBOARD_CONFIG to where the team's file is.")
+    assert "is not TOML" in unreadable[0]
+
+
+def test_secrets_never_print(tmp_path: Path) -> None:
+    settings = load(GOOD | {"CALLBOARD_CONFIG": str(ROOT / "callboard.toml"), "DATABASE_URL": "postgresql://u:hunter22@h/d"})
+    with pytest.raises(SettingsProblem) as problem:
+        load(GOOD | {"SLACK_BOT_TOKEN": "not-a-token-but-secret", "CALLBOARD_CONFIG": str(tmp_path / "none.toml")})
+
+    shown = repr(settings) + str(problem.value)
+    assert not [secret for secret in (GOOD["HOOKS_SECRET"], "hunter22", "not-a-token-but-secret") if secret in shown]
+
+
+def test_the_example_environment_names_every_variable() -> None:
+    named = re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert sorted(named) == sorted(EnvironmentVariables.model_fields)
+
+
+def test_the_example_environment_shows_the_defaults() -> None:
+    shown = dict(re.findall(r"^#([A-Z_]+)=(.+)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert shown == {name: str(EnvironmentVariables.model_fields[name].default) for name in shown}
+
+
+def test_a_dotenv_file_is_names_and_values() -> None:
+    assert dotenv("# a comment\n\nA=1\n B = two words \nURL=postgresql://u:p@h/d?x=y\n") == {
+        "A": "1",
+        "B": "two words",
+        "URL": "postgresql://u:p@h/d?x=y",
+    }
