@@ -1,0 +1,307 @@
+"""`bot.ports.Pipelines` on Azure DevOps: each method asks as little as it can, at the same time where it can."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from bot.azure_devops import reading
+from bot.azure_devops.subscriptions import ServiceHooks
+from bot.core.approvals import Answer, Approval, ApprovalState
+from bot.core.errors import Gone, OutsideError, Refused
+from bot.core.runs import FailedTest, Failure, Order, Run
+
+if TYPE_CHECKING:
+    from bot.azure_devops.wire import Clients
+
+T = TypeVar("T")
+
+TOKEN = "requestId"  # noqa: S105 the template parameter that carries an order's token
+_APPROVALS = "37794717-f36f-4d78-b2bf-4dc30d0cfbcd"  # the approvals API has an address, but no client in the SDK
+_APPROVALS_VERSION = "7.2-preview.2"
+_SKEW = timedelta(minutes=5)  # between the service's clock and ours
+_LISTED = 200
+_LOG_LINES = 200  # the end of a log in which to look for an error
+
+
+class AzureDevOps:
+    """Azure DevOps as one identity sees it.
+
+    `token` gives an Entra token for Azure DevOps and may block; it is called off the event loop, for every request.
+    `environments` are the team's names by stage, for approvals that do not name theirs. `cache` is where the SDK keeps its routes.
+    """
+
+    def __init__(
+        self,
+        organization: str,
+        project: str,
+        *,
+        token: Callable[[], str],
+        cache: Path,
+        environments: Mapping[str, str] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        timeout: float = 15.0,
+    ) -> None:
+        # The SDK makes this folder when it is imported, in the home directory if nobody says otherwise: that may not be writable.
+        os.environ.setdefault("AZURE_DEVOPS_CACHE_DIR", str(cache))
+        from bot.azure_devops.wire import Wire  # noqa: PLC0415 only now may the SDK be imported
+
+        self._project = project
+        self._environments = environments or {}
+        self._now = now
+        self._site = reading.Site(organization, project)
+        self._wire = Wire(organization, token, timeout=timeout)
+        self._commits: Remembered[tuple[str, str], reading.Commit] = Remembered(256)
+        self._parameters: Remembered[int, Mapping[str, str]] = Remembered(1024)
+        self.hooks = ServiceHooks(self._wire, project)
+
+    async def close(self) -> None:
+        """Start no more calls."""
+        self._wire.close()
+
+    # --- runs -------------------------------------------------------------------------------------------------------
+
+    async def run(self, run_id: int) -> Run:
+        """The run with all its stages, as it is now."""
+        build, records = await asyncio.gather(self._build(run_id), self._timeline(run_id))
+        commit, parameters, rejected = await asyncio.gather(
+            self._commit(build), self._parameters_of(build), self._rejected(reading.doubtful(records))
+        )
+        return reading.run(build, records, self._site, commit=commit, parameters=parameters, rejected=rejected)
+
+    async def recent(self, pipeline_id: int, since: datetime) -> tuple[Run, ...]:
+        """Runs queued since then, newest first, without their stages."""
+        builds = await self._builds(pipeline_id, since)
+        return tuple(reading.run(build, (), self._site, parameters=self._parameters.get(build.id)) for build in builds)
+
+    async def started(self, pipeline_id: int, token: str, since: datetime) -> Run | None:
+        """The run that carries this token, if it exists."""
+        builds = await self._builds(pipeline_id, since - _SKEW)
+        for build in builds:
+            parameters = await self._parameters_of(build)
+            if parameters.get(TOKEN) == token:
+                return reading.run(build, (), self._site, parameters=parameters)
+        return None
+
+    async def start(self, order: Order) -> Run:
+        """Queue a run, once."""
+        parameters = {**order.parameters, TOKEN: order.token}
+        ask = {"templateParameters": parameters, "resources": {"repositories": {"self": {"refName": order.branch}}}}
+        answer = await self._wire.write(lambda to: to.pipelines.run_pipeline(ask, self._project, order.pipeline_id))
+        self._parameters.keep(answer.id, parameters)
+        return reading.queued(answer, replace(order, parameters=parameters), self._site, self._now())
+
+    async def retry(self, run_id: int, stage: str) -> None:
+        """Run the failed jobs of a stage again, once."""
+        ask = {"state": "retry", "forceRetryAllJobs": False}
+        await self._wire.write(lambda to: to.build.update_stage(ask, run_id, stage, project=self._project))
+
+    async def _build(self, run_id: int) -> Any:
+        try:
+            return await self._wire.read(lambda ask: ask.build.get_build(self._project, run_id))
+        except Gone:
+            raise Gone(f"Run {run_id} does not exist.") from None
+
+    async def _builds(self, pipeline_id: int, since: datetime) -> list[Any]:
+        found: list[Any] = await self._wire.read(
+            lambda ask: ask.build.get_builds(
+                self._project, definitions=[pipeline_id], min_time=since, query_order="queueTimeDescending", top=_LISTED
+            )
+        )
+        return found
+
+    async def _timeline(self, run_id: int) -> list[Any]:
+        """The records of the run's timeline; none for a run whose YAML was refused."""
+        try:
+            timeline = await self._wire.read(lambda ask: ask.build.get_build_timeline(self._project, run_id))
+        except Gone:
+            return []
+        return (timeline.records if timeline else None) or []
+
+    async def _commit(self, build: Any) -> reading.Commit | None:
+        """Who wrote what the run builds, where Azure Repos keeps it; a decoration, so a failure is not passed on."""
+        repository, sha = build.repository, build.source_version
+        if repository is None or repository.type != "TfsGit" or not sha:
+            return None
+        known = self._commits.get((repository.id, sha))
+        if known is None:
+            try:
+                answer = await self._wire.read(lambda ask: ask.git.get_commit(sha, repository.id, project=self._project))
+                known = reading.commit_of(answer)
+            except (Gone, Refused):
+                known = reading.Commit()
+            except OutsideError:
+                return None
+            self._commits.keep((repository.id, sha), known)
+        return known
+
+    async def _parameters_of(self, build: Any) -> Mapping[str, str]:
+        """What the run was started with: the build may leave it out, the pipelines API has it. It never changes."""
+        known = self._parameters.get(build.id)
+        if known is None:
+            if build.template_parameters:
+                known = dict(build.template_parameters)
+            else:
+                run = await self._wire.read(lambda ask: ask.pipelines.get_run(self._project, build.definition.id, build.id))
+                known = {name: str(value) for name, value in (run.template_parameters or {}).items()}
+            self._parameters.keep(build.id, known)
+        return known
+
+    # --- failures and artifacts -------------------------------------------------------------------------------------
+
+    async def failure(self, run: Run) -> Failure | None:
+        """Why the run failed, or None where no job of it did."""
+        build, records = await asyncio.gather(self._build(run.id), self._timeline(run.id))
+        culprit = reading.culprit(records)
+        if culprit is None:
+            # A run whose YAML was refused has no jobs to blame.
+            refused = [result.message for result in build.validation_results or () if result.message]
+            return Failure(stage="", job="", step="", error=refused[0], tail=tuple(refused[:20]), log_url=run.url) if refused else None
+        lines, tests = await asyncio.gather(self._log(run.id, culprit.log_id), self._failed_tests(build))
+        task = culprit.task
+        return Failure(
+            stage=culprit.stage.identifier or culprit.stage.name,
+            job=culprit.job.name or "",
+            step=(task.name if task else "") or "",
+            error=reading.first_error(culprit.errors, lines),
+            tail=lines[-reading.TAIL :],
+            tests=tests,
+            log_url=self._site.log(run.id, culprit.job.id, task.id) if task else run.url,
+        )
+
+    async def _log(self, run_id: int, log_id: int | None) -> tuple[str, ...]:
+        """The end of a log; nothing where there is none (any more)."""
+        if log_id is None:
+            return ()
+
+        def ask(clients: Clients) -> list[str]:
+            logs = clients.build.get_build_logs(self._project, run_id)
+            length = next((log.line_count for log in logs if log.id == log_id), None) or 0
+            lines: list[str] = clients.build.get_build_log_lines(
+                self._project, run_id, log_id, start_line=max(1, length - _LOG_LINES + 1), end_line=max(1, length)
+            )
+            return lines
+
+        try:
+            return reading.plain(await self._wire.read(ask))
+        except Gone:
+            return ()
+
+    async def _failed_tests(self, build: Any) -> tuple[FailedTest, ...]:
+        """Failing tests that the run published; a decoration, so a failure is not passed on."""
+
+        def ask(clients: Clients) -> list[Any]:
+            failed: list[Any] = []
+            for run in clients.test.get_test_runs(self._project, build_uri=build.uri or f"vstfs:///Build/Build/{build.id}") or ():
+                if len(failed) < reading.TESTS:
+                    failed += clients.test.get_test_results(self._project, run.id, outcomes=["Failed"], top=reading.TESTS)
+            return failed
+
+        try:
+            return reading.failed_tests(await self._wire.read(ask))
+        except OutsideError:
+            return ()
+
+    async def artifact(self, run_id: int, name: str) -> Mapping[str, bytes]:
+        """The files of a published artifact by their path inside it; empty while it is not there."""
+
+        def ask(clients: Clients) -> bytes:
+            archive = bytearray()
+            for chunk in clients.build.get_artifact_content_zip(self._project, run_id, name):
+                archive += chunk
+                if len(archive) > reading.ARTIFACT_BYTES:
+                    raise Refused(f"The artifact {name} is bigger than {reading.ARTIFACT_BYTES // 1024**2} MiB.")
+            return bytes(archive)
+
+        archive = await self._wire.find(ask, "ArtifactNotFoundException")
+        return reading.files(archive, name) if archive is not None else {}
+
+    # --- approvals --------------------------------------------------------------------------------------------------
+
+    async def approvals(self, run: Run) -> tuple[Approval, ...]:
+        """Every approval that the timeline of the run knows, decided ones too."""
+        records = await self._timeline(run.id)
+        gates = reading.gates(records)
+        said = await self._approvals(approvalIds=",".join(gates)) if gates else []
+        return tuple(
+            reading.approval(one, run.id, gate, reading.environment(one, gate.stage, self._environments))
+            for one in said
+            if (gate := gates.get(one["id"]))
+        )
+
+    async def pending_approvals(self) -> tuple[Approval, ...]:
+        """Every approval of the project that waits."""
+        said = await self._approvals(state="pending")
+        run_ids = sorted({run_id for one in said if (run_id := reading.owner(one)) is not None})
+        gates = dict(zip(run_ids, await asyncio.gather(*(self._gates(run_id) for run_id in run_ids)), strict=True))
+        return tuple(
+            reading.approval(one, run_id, gate, reading.environment(one, gate.stage, self._environments))
+            for one in said
+            if (run_id := reading.owner(one)) is not None and (gate := gates[run_id].get(one["id"]))
+        )
+
+    async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
+        """Answer an approval, once; returns what Azure DevOps then says. Raises Refused where it took no notice."""
+        ask = [{"approvalId": approval.id, "status": answer.value, "comment": comment}]
+        said: list[dict[str, Any]] = await self._wire.write(
+            lambda to: to.pipelines._send(
+                "PATCH", _APPROVALS, _APPROVALS_VERSION, route_values={"project": self._project}, content=ask
+            ).json()["value"]
+        )
+        one = next((one for one in said if one["id"] == approval.id), None)
+        if one is None:
+            raise Gone("This approval does not exist any more.")
+        gate = reading.Gate(approval.stage, approval.attempt)
+        after = reading.approval(one, approval.run_id, gate, approval.environment)
+        if not reading.accepted(approval, after, answer):
+            raise Refused("Azure DevOps did not accept the answer: this identity is not among the approvers, or has answered before.")
+        return after
+
+    async def _gates(self, run_id: int) -> dict[str, reading.Gate]:
+        return reading.gates(await self._timeline(run_id))
+
+    async def _approvals(self, **query: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await self._wire.read(
+            lambda ask: ask.pipelines._send(
+                "GET",
+                _APPROVALS,
+                _APPROVALS_VERSION,
+                route_values={"project": self._project},
+                query_parameters={**query, "$expand": "steps"},
+            ).json()["value"]
+        )
+        return found
+
+    async def _rejected(self, ids: Iterable[str]) -> frozenset[str]:
+        """Which of these approvals somebody turned down."""
+        asked = ",".join(ids)
+        if not asked:
+            return frozenset()
+        return frozenset(one["id"] for one in await self._approvals(approvalIds=asked) if one.get("status") == ApprovalState.REJECTED.value)
+
+
+K = TypeVar("K")
+
+
+class Remembered(Generic[K, T]):
+    """What never changes, kept for the last so many keys."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[K, T] = OrderedDict()
+
+    def get(self, key: K) -> T | None:
+        """What is kept under the key."""
+        return self._kept.get(key)
+
+    def keep(self, key: K, value: T) -> None:
+        """Keep it, and forget the oldest where there are too many."""
+        self._kept[key] = value
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)

@@ -1,0 +1,287 @@
+"""The azure-devops SDK in a bounded pool of threads, and its errors as ours. The only module that imports the SDK.
+
+The SDK makes its cache folder when it is imported and keeps the routes of a host in it: set AZURE_DEVOPS_CACHE_DIR first.
+It knows no asyncio and no total time limit; a call that hangs keeps its thread until its sockets time out, but nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import requests
+from azure.devops.exceptions import AzureDevOpsServiceError
+from azure.devops.v7_1.build import BuildClient
+from azure.devops.v7_1.core import CoreClient
+from azure.devops.v7_1.git import GitClient
+from azure.devops.v7_1.pipelines import PipelinesClient
+from azure.devops.v7_1.service_hooks import ServiceHooksClient
+from azure.devops.v7_1.test import TestClient
+from msrest.authentication import Authentication
+from msrest.exceptions import AuthenticationError, ClientException
+from requests.auth import AuthBase
+from urllib3.exceptions import NewConnectionError
+
+from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+# At DEBUG the SDK writes the bodies of requests, and with them the password of a new service hook.
+logging.getLogger("azure.devops").setLevel(logging.INFO)
+
+THREADS = 16
+READ_RETRIES = 1
+WRITE_RETRIES = 0
+LONGEST_PAUSE = 300.0  # seconds; a Retry-After beyond it is not believed
+
+_WRITES = {"POST", "PATCH", "PUT", "DELETE"}
+_UNKNOWN_ROUTE = "is not registered on"  # the SDK's ValueError where the service's list of routes lacks what it needs
+
+
+class Clients:
+    """One client of the SDK per area, all under the same timeout, retries and watch."""
+
+    def __init__(self, organization: str, auth: Authentication, *, timeout: float, retries: int, watch: Callable[..., None]) -> None:
+        def client(kind: Any, host: str = "dev.azure.com") -> Any:
+            # Not through `Connection`: it asks for the areas of the organisation first, over a client of its own that waits 100 s and
+            # dials another host where an area is missing. All areas we use answer at the organisation's own address.
+            made = kind(f"https://{host}/{organization}", auth)
+            made.config.connection.timeout = timeout
+            made.config.retry_policy.retries = retries
+            made.config.retry_policy.policy.respect_retry_after_header = False  # it would sleep in our thread
+            made.config.retry_policy.policy.raise_on_status = False  # the last answer says more than "too many 503"
+            made.config.keep_alive = True
+            made.config.hooks.append(watch)
+            return made
+
+        self.build = client(BuildClient)
+        self.core = client(CoreClient)
+        self.git = client(GitClient)
+        self.pipelines = client(PipelinesClient)
+        self.test = client(TestClient)
+        self.hooks = client(ServiceHooksClient)
+        # Subscriptions to classic releases are only known at the release host.
+        self.release_hooks = client(ServiceHooksClient, "vsrm.dev.azure.com")
+
+
+class Wire:
+    """Asks the SDK off the event loop. `token` gives an Entra token and may block; `timeout` is for one answer, in seconds."""
+
+    def __init__(
+        self, organization: str, token: Callable[[], str], *, timeout: float = 15.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._patience = timeout + 5.0
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="azure-devops")
+        self._room = asyncio.Semaphore(THREADS)
+        self._seen = threading.local()
+        self._pace = Pace(clock)
+        auth = Bearer(token)
+        self._reading = Clients(organization, auth, timeout=timeout, retries=READ_RETRIES, watch=self._watch)
+        self._writing = Clients(organization, auth, timeout=timeout, retries=WRITE_RETRIES, watch=self._watch)
+
+    async def read(self, ask: Callable[[Clients], T]) -> T:
+        """What the SDK answers. Raises Gone, Refused, NotNow."""
+        return await self._call(lambda: ask(self._reading), write=False)
+
+    async def find(self, ask: Callable[[Clients], T], kind: str) -> T | None:
+        """The same, but None where the service says that a thing of this kind (`ArtifactNotFoundException`) does not exist."""
+
+        def attempt() -> T | None:
+            try:
+                return ask(self._reading)
+            except AzureDevOpsServiceError as error:
+                if _kind_of(error) == kind:
+                    return None
+                raise
+
+        return await self._call(attempt, write=False)
+
+    async def write(self, ask: Callable[[Clients], T]) -> T:
+        """The same for what changes something: sent once. Raises Uncertain, too."""
+        return await self._call(lambda: ask(self._writing), write=True)
+
+    def close(self) -> None:
+        """Start no more calls; those under way end by their own time limits."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _call(self, work: Callable[[], T], *, write: bool) -> T:
+        pause = self._pace.left()
+        if pause > self._patience:
+            raise NotNow("Azure DevOps asks us to slow down.", after=pause)
+        try:
+            async with asyncio.timeout(self._patience):
+                await asyncio.sleep(pause)
+                await self._room.acquire()
+        except TimeoutError:
+            raise NotNow("Azure DevOps is slow to answer.", after=self._patience) from None
+        call = asyncio.get_running_loop().run_in_executor(self._pool, self._guarded, work)
+        call.add_done_callback(self._leave)  # room is free when the thread is, not when we stop waiting
+        done, _ = await asyncio.wait({call}, timeout=self._patience)
+        if done:
+            return call.result()
+        if write:
+            raise Uncertain("Azure DevOps did not answer in time.")
+        raise NotNow("Azure DevOps did not answer in time.")
+
+    def _leave(self, call: asyncio.Future[Any]) -> None:
+        self._room.release()
+        if not call.cancelled():
+            call.exception()  # seen: nobody may be waiting any more
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        self._seen.answer = None
+        try:
+            return work()
+        except OutsideError:
+            raise
+        except (ClientException, requests.RequestException, ValueError) as error:
+            if not isinstance(error, ClientException | requests.RequestException) and _UNKNOWN_ROUTE not in str(error):
+                raise  # our bug
+            told = translated(error, self._seen.answer)
+            log.info("Azure DevOps: %s (%s, %s)", told, type(error).__name__, self._seen.answer)
+            raise told from None
+
+    def _watch(self, response: requests.Response, *_: Any, **__: Any) -> None:
+        self._seen.answer = Answer(
+            response.request.method or "", response.status_code, _number(response.headers.get("Retry-After")), "html" in _kind(response)
+        )
+        self._pace.heed(response.headers)
+
+
+class Pace:
+    """How long to hold back, from what the service says of its limits, on good answers too. Shared by all calls of one identity.
+
+    https://learn.microsoft.com/azure/devops/integrate/concepts/rate-limits
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._until = 0.0
+        self._lock = threading.Lock()
+
+    def heed(self, headers: Any) -> None:
+        """Take note of an answer's headers."""
+        now = self._clock()
+        until = now + (_number(headers.get("Retry-After")) or 0.0)
+        remaining, reset = _number(headers.get("X-RateLimit-Remaining")), _number(headers.get("X-RateLimit-Reset"))
+        if remaining is not None and remaining <= 1 and reset is not None:
+            until = max(until, reset)
+        with self._lock:
+            self._until = max(self._until, min(until, now + LONGEST_PAUSE))
+
+    def left(self) -> float:
+        """Seconds to wait before the next call."""
+        return max(0.0, self._until - self._clock())
+
+
+class Bearer(Authentication):
+    """A fresh token for every request: the SDK asks for a signed session each time."""
+
+    def __init__(self, token: Callable[[], str]) -> None:
+        self._token = token
+
+    def signed_session(self, session: requests.Session | None = None) -> requests.Session:
+        """The session, set to sign its requests."""
+        session = session or requests.Session()
+        session.auth = _Signed(self._token())
+        return session
+
+
+class _Signed(AuthBase):
+    """As `auth`, not as a header: a .netrc entry for the host would replace a header."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The last answer a call got: its request's method, its status, the seconds it asks us to wait, and whether it is a page."""
+
+    method: str
+    status: int
+    after: float | None = None
+    page: bool = False
+
+
+def translated(error: Exception, answer: Answer | None) -> OutsideError:
+    """The SDK's failure as ours: what a person or the inbox can do about it. The words carry no secrets."""
+    cause = _transport_failure(error)
+    if cause is not None:
+        # A failure while the body arrives does not name its request; the answer's head has been seen then.
+        method = cause.request.method if cause.request is not None else answer.method if answer else None
+        if method in _WRITES and not _unsent(cause):
+            return Uncertain("The connection to Azure DevOps broke before it answered.")
+        return NotNow("Azure DevOps cannot be reached.")
+    if answer is None or _UNKNOWN_ROUTE in str(error):
+        return Refused("Azure DevOps does not offer this here.")
+    wrote = answer.method in _WRITES
+    says = _sentence(error)
+    match answer.status:
+        case status if isinstance(error, AuthenticationError) or (status < 300 and answer.page):
+            # A token it does not take is answered with 203 and a sign-in page, too.
+            return NotNow("Azure DevOps does not accept Callboard's identity.")
+        case 429:
+            return NotNow("Azure DevOps asks us to slow down.", after=answer.after)
+        case 404 | 410:
+            return Gone(says)
+        case 408 | 500 | 502 | 503 | 504:
+            if wrote:
+                return Uncertain("Azure DevOps failed while it worked on this.")
+            return NotNow("Azure DevOps has trouble.", after=answer.after)
+        case status if status < 300:
+            return (Uncertain if wrote else NotNow)("Azure DevOps gave an answer that cannot be read.")
+        case _ if "NotFound" in _kind_of(error) or "DoesNotExist" in _kind_of(error):
+            return Gone(says)
+        case _:
+            return Refused(says)
+
+
+def _transport_failure(error: Exception) -> requests.RequestException | None:
+    """The failure to get an answer at all, out of what the SDK wraps it in."""
+    inner = getattr(error, "inner_exception", None)
+    for candidate in (error, inner, error.__cause__, error.__context__):
+        # A JSON that cannot be read is a RequestException, too, but one with an answer.
+        if isinstance(candidate, requests.RequestException) and not isinstance(candidate, requests.exceptions.JSONDecodeError):
+            return candidate
+    return None
+
+
+def _unsent(failure: requests.RequestException) -> bool:
+    """Whether the request surely never reached the service."""
+    if isinstance(failure, requests.ConnectTimeout | requests.exceptions.ProxyError | requests.exceptions.SSLError):
+        return True
+    reason = getattr(failure.args[0], "reason", None) if failure.args else None
+    return isinstance(reason, NewConnectionError)
+
+
+def _sentence(error: Exception) -> str:
+    """The service's own words, at most 300 characters of their first line."""
+    words = str(getattr(error, "message", None) or error).strip().partition("\n")[0][:300]
+    return words or "Azure DevOps refused without a reason."
+
+
+def _kind_of(error: Exception) -> str:
+    return str(getattr(error, "type_key", None) or "")
+
+
+def _kind(response: requests.Response) -> str:
+    return response.headers.get("Content-Type", "")
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
