@@ -17,13 +17,17 @@ class Mistake(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where everything lives in Azure; `registry` is the container registry's name."""
+    """Where everything lives in Azure; `registry` is the container registry's name.
+
+    `pull_identity` names the user-assigned identity that container instances pull images under.
+    """
 
     subscription: str
     resource_group: str
     name: str
     location: str
     registry: str
+    pull_identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ def parse(document: Mapping[str, Any]) -> Config:
         name=_text(azure, "workspace", "azure_ml"),
         location=_text(azure, "location", "azure_ml"),
         registry=_text(azure, "registry", "azure_ml"),
+        pull_identity=str(azure.get("pull_identity", "")),
     )
     return Config(workspace, {name: _model(name, table) for name, table in _table(document, "models").items()})
 

@@ -28,6 +28,12 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def quote(text: str) -> None:
+    """Somebody else's log in the step's log, indented, and unable to command the agent."""
+    for line in text.splitlines():
+        say("  " + line.replace("##vso[", "## vso[").replace("##[", "## ["))
+
+
 def command(kind: str, text: str, **properties: str) -> str:
     """A logging command of Azure Pipelines, its text escaped so that it stays one line and starts no other command.
 

@@ -27,8 +27,8 @@ EPOCH = "1970-01-01T00:00:00Z"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 # Every instruction Docker knows; those we do not carry out are refused under their own name.
-_CARRIED_OUT = frozenset({"FROM", "WORKDIR", "COPY", "ENV", "LABEL", "EXPOSE", "USER", "RUN", "ENTRYPOINT", "CMD"})
-_DOCKERS = _CARRIED_OUT | {"ADD", "ARG", "HEALTHCHECK", "MAINTAINER", "ONBUILD", "SHELL", "STOPSIGNAL", "VOLUME"}
+_CARRIED_OUT = frozenset({"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "LABEL", "RUN", "USER", "WORKDIR"})
+_DOCKERS = _CARRIED_OUT | {"ADD", "HEALTHCHECK", "MAINTAINER", "ONBUILD", "SHELL", "STOPSIGNAL", "VOLUME"}
 
 
 class BuildFailed(Exception):
@@ -69,8 +69,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """An image half built. `base` is empty until FROM."""
+    """An image half built. `base` is empty until FROM; `given` are the build's arguments, `declared` those that ARG has named."""
 
+    given: Mapping[str, str] = field(default_factory=dict)
+    declared: Mapping[str, str] = field(default_factory=dict)
     base: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
@@ -105,7 +107,7 @@ def parse(text: str) -> tuple[Instruction, ...]:
         found.append(Instruction(word.upper(), rest.strip(), start))
     if not found:
         raise BuildFailed("the Dockerfile cannot be empty")
-    if found[0].word != "FROM":
+    if next((each.word for each in found if each.word != "ARG"), "") != "FROM":
         raise BuildFailed("no build stage in current context")
     return tuple(found)
 
@@ -116,10 +118,10 @@ class Layout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def build(self, context: Path, dockerfile: str, say: Callable[[str], None]) -> str:
+    def build(self, context: Path, dockerfile: str, say: Callable[[str], None], arguments: Mapping[str, str] | None = None) -> str:
         """Build the image of a context folder and keep it; returns its digest. Raises BuildFailed."""
         instructions = parse(_dockerfile(context, dockerfile))
-        draft = _Draft()
+        draft = _Draft(given=arguments or {})
         for number, instruction in enumerate(instructions, 1):
             say(f"Step {number}/{len(instructions)} : {instruction}")
             draft = self._step(draft, instruction, context, say)
@@ -180,39 +182,24 @@ class Layout:
                 tar.extractall(target, filter="data")
 
     def _step(self, draft: _Draft, instruction: Instruction, context: Path, say: Callable[[str], None]) -> _Draft:
-        rest = instruction.rest
-        expanded = _expand(rest, draft.environment)
-        history = {"created": EPOCH, "created_by": str(instruction), "empty_layer": instruction.word != "COPY"}
+        rest = _expand(instruction.rest, {**draft.declared, **draft.environment})
+        history = {"created": EPOCH, "created_by": f"{instruction.word} {rest}", "empty_layer": instruction.word != "COPY"}
         draft = replace(draft, history=(*draft.history, history))
         match instruction.word:
             case "FROM":
                 if draft.base:
                     raise BuildFailed("the sandbox builds one stage only; this Dockerfile has a second FROM")
-                say(f" ---> {expanded}: not pulled; the sandbox serves with the Python of this machine")
-                return replace(draft, base=expanded)
-            case "WORKDIR":
-                return replace(draft, folder=posixpath.normpath(posixpath.join(draft.folder, expanded)))
+                say(f" ---> {rest}: not pulled; the sandbox serves with the Python of this machine")
+                return replace(draft, base=rest, declared={})
             case "COPY":
-                layer = self._keep(_layer(context, draft.folder, expanded))
+                layer = self._keep(_layer(context, draft.folder, rest))
                 say(f" ---> {layer.removeprefix('sha256:')[:12]}")
                 return replace(draft, layers=(*draft.layers, layer))
-            case "ENV":
-                return replace(draft, environment={**draft.environment, **_pairs(instruction, expanded)})
-            case "LABEL":
-                return replace(draft, labels={**draft.labels, **_pairs(instruction, expanded)})
-            case "EXPOSE":
-                return replace(draft, ports=(*draft.ports, *(f"{port.partition('/')[0]}/tcp" for port in expanded.split())))
-            case "USER":
-                return replace(draft, user=expanded)
             case "RUN":
                 say(" ---> not run: the sandbox writes RUN into the history and does not carry it out")
                 return draft
-            case "ENTRYPOINT":
-                return replace(draft, entrypoint=_words(rest), command=())
-            case "CMD":
-                return replace(draft, command=_words(rest))
-            case word:
-                raise BuildFailed(f"the sandbox's builder does not carry out {word} (line {instruction.line})")
+            case _:
+                return _configured(draft, instruction, rest)
 
     def _manifest(self, draft: _Draft) -> dict[str, Any]:
         settings = {
@@ -253,6 +240,30 @@ class Layout:
     def _index(self) -> list[dict[str, Any]]:
         file = self.folder / "index.json"
         return list(json.loads(file.read_bytes())["manifests"]) if file.exists() else []
+
+
+def _configured(draft: _Draft, instruction: Instruction, rest: str) -> _Draft:
+    """The draft after an instruction that adds no files. Raises BuildFailed."""
+    match instruction.word:
+        case "ARG":
+            name, _, default = rest.partition("=")
+            return replace(draft, declared={**draft.declared, name: draft.given.get(name, default)})
+        case "WORKDIR":
+            return replace(draft, folder=posixpath.normpath(posixpath.join(draft.folder, rest)))
+        case "ENV":
+            return replace(draft, environment={**draft.environment, **_pairs(instruction, rest)})
+        case "LABEL":
+            return replace(draft, labels={**draft.labels, **_pairs(instruction, rest)})
+        case "EXPOSE":
+            return replace(draft, ports=(*draft.ports, *(f"{port.partition('/')[0]}/tcp" for port in rest.split())))
+        case "USER":
+            return replace(draft, user=rest)
+        case "ENTRYPOINT":
+            return replace(draft, entrypoint=_words(instruction.rest), command=())
+        case "CMD":
+            return replace(draft, command=_words(instruction.rest))
+        case word:
+            raise BuildFailed(f"the sandbox's builder does not carry out {word} (line {instruction.line})")
 
 
 def _dockerfile(context: Path, name: str) -> str:

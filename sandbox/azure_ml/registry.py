@@ -192,14 +192,15 @@ class Registry:
                     source.extractall(scratch, filter="data")
             except (tarfile.TarError, zlib.error, EOFError) as problem:
                 raise BuildFailed(f"failed to extract the source: {problem}") from None
+            arguments = {argument["name"]: str(argument.get("value", "")) for argument in asked.get("arguments") or ()}
             wanted = [_repository_and_tag(image) for image in asked.get("imageNames", ())]
             if not wanted or not asked.get("isPushEnabled"):
-                Layout(Path(scratch) / ".image").build(Path(scratch), asked["dockerFilePath"], say)
+                Layout(Path(scratch) / ".image").build(Path(scratch), asked["dockerFilePath"], say, arguments)
                 return []
             built: list[dict[str, str]] = []
             for repository, tag in wanted:
                 layout = self._layout(repository)
-                digest = layout.build(Path(scratch), asked["dockerFilePath"], say)
+                digest = layout.build(Path(scratch), asked["dockerFilePath"], say, arguments)
                 layout.tag(digest, tag)
                 say(f"Successfully tagged {LOGIN_SERVER}/{repository}:{tag}\n{tag}: digest: {digest}")
                 built.append({"registry": LOGIN_SERVER, "repository": repository, "tag": tag, "digest": digest})
