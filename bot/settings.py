@@ -75,6 +75,7 @@ class _AzureMl(_Frozen):
     workspace: Text
     location: Text = "westeurope"
     registry: str = ""
+    pull_identity: str = ""
 
 
 class _Slack(_Frozen):
