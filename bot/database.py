@@ -32,7 +32,8 @@ class Database:
             max_size=POOL_SIZE,
             timeout=10,
             open=False,
-            kwargs={"autocommit": True, "application_name": "callboard"},
+            kwargs={"application_name": "callboard"},
+            configure=_autocommit,
             check=AsyncConnectionPool.check_connection,
         )
         self.locks = Locks(url)
@@ -108,6 +109,10 @@ class Locks:
             for name in self._held:
                 await self._connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (name,))
             return self._connection
+
+
+async def _autocommit(connection: psycopg.AsyncConnection) -> None:
+    await connection.set_autocommit(True)
 
 
 @contextmanager

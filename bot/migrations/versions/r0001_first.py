@@ -25,6 +25,7 @@ TABLES = (
         received timestamptz not null,
         due timestamptz not null default now(),
         attempts integer not null default 0,
+        begun integer not null default 0,
         done timestamptz,
         parked timestamptz,
         reference text,
