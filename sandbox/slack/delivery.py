@@ -51,6 +51,7 @@ class Delivery:
         self._faults = faults
         self._url = bot_url + "/slack/events"
         self._secret = signing_secret
+        self.patience = PATIENCE
         self._session: aiohttp.ClientSession | None = None
         self._tickets: dict[str, float] = {}
         self._connections: list[_Connection] = []
@@ -141,7 +142,7 @@ class Delivery:
             "X-Slack-Signature": sign(self._secret, stamp, body),
             **headers,
         }
-        timeout = aiohttp.ClientTimeout(total=PATIENCE)
+        timeout = aiohttp.ClientTimeout(total=self.patience)
         try:
             async with self._session.post(self._url, data=body, headers=signed, timeout=timeout, allow_redirects=False) as response:
                 answer = await response.read()
@@ -222,7 +223,7 @@ class Delivery:
         if kind == "events_api":
             envelope |= {"retry_attempt": 0, "retry_reason": ""}
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self.patience):
                 if not self._connections:
                     await self._connected.wait()
                 connection = self._connections[0]
