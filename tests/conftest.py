@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from bot.database import Database
 from tests.database import Cluster, cluster
 from tests.fakes import World
+
+# The azure-devops SDK makes this folder when it is imported, in the home directory if nobody says otherwise.
+os.environ.setdefault("AZURE_DEVOPS_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "azure-devops"))
 
 
 @pytest.fixture

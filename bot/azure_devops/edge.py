@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -213,10 +214,11 @@ class AzureDevOps:
 
         def ask(clients: Clients) -> bytes:
             archive = bytearray()
-            for chunk in clients.build.get_artifact_content_zip(self._project, run_id, name):
-                archive += chunk
-                if len(archive) > reading.ARTIFACT_BYTES:
-                    raise Refused(f"The artifact {name} is bigger than {reading.ARTIFACT_BYTES // 1024**2} MiB.")
+            with closing(clients.build.get_artifact_content_zip(self._project, run_id, name)) as chunks:
+                for chunk in chunks:
+                    archive += chunk
+                    if len(archive) > reading.ARTIFACT_BYTES:
+                        raise Refused(f"The artifact {name} is bigger than {reading.ARTIFACT_BYTES // 1024**2} MiB.")
             return bytes(archive)
 
         archive = await self._wire.find(ask, "ArtifactNotFoundException")

@@ -24,9 +24,9 @@ from azure.devops.v7_1.pipelines import PipelinesClient
 from azure.devops.v7_1.service_hooks import ServiceHooksClient
 from azure.devops.v7_1.test import TestClient
 from msrest.authentication import Authentication
-from msrest.exceptions import AuthenticationError, ClientException
+from msrest.exceptions import AuthenticationError, ClientException, DeserializationError
 from requests.auth import AuthBase
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ProxyError, SSLError
 
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
 
@@ -48,7 +48,20 @@ _UNKNOWN_ROUTE = "is not registered on"  # the SDK's ValueError where the servic
 class Clients:
     """One client of the SDK per area, all under the same timeout, retries and watch."""
 
-    def __init__(self, organization: str, auth: Authentication, *, timeout: float, retries: int, watch: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        organization: str,
+        auth: Authentication,
+        sessions: set[requests.Session],
+        *,
+        timeout: float,
+        retries: int,
+        watch: Callable[..., None],
+    ) -> None:
+        def opened(session: requests.Session, _config: Any, _local: Any, **kwargs: Any) -> dict[str, Any]:
+            sessions.add(session)  # the SDK opens one per client and thread, and never closes it
+            return kwargs
+
         def client(kind: Any, host: str = "dev.azure.com") -> Any:
             # Not through `Connection`: it asks for the areas of the organisation first, over a client of its own that waits 100 s and
             # dials another host where an area is missing. All areas we use answer at the organisation's own address.
@@ -59,6 +72,7 @@ class Clients:
             made.config.retry_policy.policy.raise_on_status = False  # the last answer says more than "too many 503"
             made.config.keep_alive = True
             made.config.hooks.append(watch)
+            made.config.session_configuration_callback = opened
             return made
 
         self.build = client(BuildClient)
@@ -83,8 +97,9 @@ class Wire:
         self._seen = threading.local()
         self._pace = Pace(clock)
         auth = Bearer(token)
-        self._reading = Clients(organization, auth, timeout=timeout, retries=READ_RETRIES, watch=self._watch)
-        self._writing = Clients(organization, auth, timeout=timeout, retries=WRITE_RETRIES, watch=self._watch)
+        self._sessions: set[requests.Session] = set()
+        self._reading = Clients(organization, auth, self._sessions, timeout=timeout, retries=READ_RETRIES, watch=self._watch)
+        self._writing = Clients(organization, auth, self._sessions, timeout=timeout, retries=WRITE_RETRIES, watch=self._watch)
 
     async def read(self, ask: Callable[[Clients], T]) -> T:
         """What the SDK answers. Raises Gone, Refused, NotNow."""
@@ -110,6 +125,8 @@ class Wire:
     def close(self) -> None:
         """Start no more calls; those under way end by their own time limits."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for session in tuple(self._sessions):
+            session.close()
 
     async def _call(self, work: Callable[[], T], *, write: bool) -> T:
         pause = self._pace.left()
@@ -141,8 +158,10 @@ class Wire:
             return work()
         except OutsideError:
             raise
-        except (ClientException, requests.RequestException, ValueError) as error:
-            if not isinstance(error, ClientException | requests.RequestException) and _UNKNOWN_ROUTE not in str(error):
+        except (ClientException, DeserializationError, requests.RequestException, ValueError) as error:
+            if not isinstance(error, ClientException | DeserializationError | requests.RequestException) and _UNKNOWN_ROUTE not in str(
+                error
+            ):
                 raise  # our bug
             told = translated(error, self._seen.answer)
             log.info("Azure DevOps: %s (%s, %s)", told, type(error).__name__, self._seen.answer)
@@ -153,6 +172,8 @@ class Wire:
             response.request.method or "", response.status_code, _number(response.headers.get("Retry-After")), "html" in _kind(response)
         )
         self._pace.heed(response.headers)
+        if response.request.method in _WRITES:
+            _ = response.content  # the SDK leaves an answer it has no use for unread, and its connection unusable
 
 
 class Pace:
@@ -229,7 +250,7 @@ def translated(error: Exception, answer: Answer | None) -> OutsideError:
     wrote = answer.method in _WRITES
     says = _sentence(error)
     match answer.status:
-        case status if isinstance(error, AuthenticationError) or (status < 300 and answer.page):
+        case status if status == 401 or isinstance(error, AuthenticationError) or (status < 300 and answer.page):
             # A token it does not take is answered with 203 and a sign-in page, too.
             return NotNow("Azure DevOps does not accept Callboard's identity.")
         case 429:
@@ -259,11 +280,15 @@ def _transport_failure(error: Exception) -> requests.RequestException | None:
 
 
 def _unsent(failure: requests.RequestException) -> bool:
-    """Whether the request surely never reached the service."""
-    if isinstance(failure, requests.ConnectTimeout | requests.exceptions.ProxyError | requests.exceptions.SSLError):
+    """Whether the request surely never reached the service: no connection came about. In doubt it did."""
+    if isinstance(failure, requests.ConnectTimeout):
         return True
     reason = getattr(failure.args[0], "reason", None) if failure.args else None
-    return isinstance(reason, NewConnectionError)
+    # urllib3 blames the proxy for what was lost behind it, too.
+    cause = reason.original_error if isinstance(reason, ProxyError) else reason
+    refused_by_proxy = type(cause) is OSError and "Tunnel connection failed" in str(cause)
+    untrusted = isinstance(cause, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(cause)
+    return isinstance(cause, NewConnectionError) or refused_by_proxy or untrusted
 
 
 def _sentence(error: Exception) -> str:
