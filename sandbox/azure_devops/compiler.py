@@ -40,6 +40,7 @@ _STEPS: Mapping[str, Collection[str]] = {
     "download": {"artifact", "patterns", "path"},
 }
 _TITLES = {"script": "CmdLine", "bash": "Bash", "publish": "PublishPipelineArtifact", "download": "DownloadPipelineArtifact"}
+_NOTHING = {("checkout", "none"), ("download", "none")}
 # What the service knows and the sandbox does not run.
 _NOT_HERE = {
     *("resources", "schedules", "extends", "lockBehavior", "isSkippable", "templateContext", "group", "container", "services", "workspace"),
@@ -228,10 +229,10 @@ class _Compiler:
     def _job_steps(self, job: _Fields) -> tuple[PlanStep, ...]:
         """A job's steps; the sources are checked out unless a step says how."""
         steps = self._steps(job)
-        if any(step.task == "checkout" for step in steps):
-            return steps
-        _, names = job.members["steps"]
-        return (_checkout("self", {}, names), *steps)
+        if not any(step.task == "checkout" for step in steps):
+            _, names = job.members["steps"]
+            steps = (_checkout("self", {}, names), *steps)
+        return _done(steps)
 
     def _deployment_steps(self, job: _Fields) -> tuple[PlanStep, ...]:
         """The hooks of runOnce one after the other; `deploy` starts by downloading all artifacts unless a step says what to download.
@@ -246,7 +247,7 @@ class _Compiler:
             if hook == "deploy" and not any(step.task == "download" for step in own):
                 steps.append(PlanStep("download", _TITLES["download"], inputs={"source": "current"}))
             steps.extend(own)
-        return tuple(steps)
+        return _done(steps)
 
     def _steps(self, fields: _Fields) -> tuple[PlanStep, ...]:
         steps = [step for table, names in self._rows(fields, "steps") if (step := _step(table, names))]
@@ -387,10 +388,8 @@ def _step(table: Table, names: Names) -> PlanStep | None:
             task, title, inputs = step.task, step.title, dict(step.inputs)
         case _:
             task, title = kind, _TITLES[kind]
-            first = {"publish": "path", "download": "source"}.get(kind, kind)
-            inputs = {key: fields.text(key) for key in _STEPS[kind] if key in fields} | {first: fields.text(kind)}
-            if kind == "download" and "path" in fields:
-                inputs["path"] = fields.text("path")
+            first = {"publish": "path", "download": "source"}.get(kind, "script")
+            inputs = {first: fields.text(kind)} | {key: fields.text(key) for key in _STEPS[kind] if key in fields}
     return PlanStep(
         task=task,
         title=expressions.expand_macros(fields.text("displayName") or title, names.variables),
@@ -401,6 +400,11 @@ def _step(table: Table, names: Names) -> PlanStep | None:
         continue_on_error=fields.flag("continueOnError"),
         timeout_minutes=fields.minutes("timeoutInMinutes", 0.0),
     )
+
+
+def _done(steps: Sequence[PlanStep]) -> tuple[PlanStep, ...]:
+    """The steps without `checkout: none` and `download: none`, which say what not to do."""
+    return tuple(step for step in steps if (step.task, step.inputs.get("repository", step.inputs.get("source"))) not in _NOTHING)
 
 
 def _checkout(repository: str, options: Mapping[str, str], names: Names) -> PlanStep:

@@ -133,9 +133,7 @@ def _written(text: str, folder: Path) -> Path:
 
 
 async def checkout(work: Work) -> None:
-    """`checkout: self` clones the run's commit; `checkout: none` does nothing."""
-    if _input(work, "repository") == "none":
-        return
+    """`checkout: self` clones the run's commit."""
     repository, commit = work.checkout_source
     home = Path(work.variable("Pipeline.Workspace"))
     folder = home / _input(work, "path", default="s")
@@ -269,17 +267,12 @@ async def download_pipeline_artifact(work: Work) -> None:
 
 
 async def download(work: Work) -> None:
-    """`download: current` puts artifacts into folders of their names in the workspace; `download: none` does nothing."""
-    match _input(work, "source"):
-        case "none":
-            return
-        case "current":
-            home = Path(work.variable("Pipeline.Workspace"))
-            patterns = _input(work, "patterns", default="**")
-            for name in [only] if (only := _input(work, "artifact")) else _artifact_names(work):
-                await _download(work, name, home / (_input(work, "path") or name), patterns, below=work.artifacts / name)
-        case other:
-            raise TaskFailed(f"The sandbox has no other pipeline: 'download: {other}'.")
+    """`download: current` puts artifacts into folders of their names in the workspace."""
+    _current_only(work, "source")
+    home = Path(work.variable("Pipeline.Workspace"))
+    patterns = _input(work, "patterns", default="**")
+    for name in [only] if (only := _input(work, "artifact")) else _artifact_names(work):
+        await _download(work, name, home / (_input(work, "path") or name), patterns, below=work.artifacts / name)
 
 
 def _current_only(work: Work, *names: str) -> None:
