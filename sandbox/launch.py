@@ -90,10 +90,10 @@ class BotProcess:
             try:
                 while not await self._ready(session):
                     if self._process.returncode is not None:
-                        raise NotReadyError(f"The bot ended with {self._process.returncode}:\n{self._tail()}")
+                        raise NotReadyError(f"The bot ended with {self._process.returncode}:\n{self.tail()}")
                     await asyncio.sleep(0.05)
             except TimeoutError:
-                raise NotReadyError(f"The bot was not ready after {seconds} s:\n{self._tail()}") from None
+                raise NotReadyError(f"The bot was not ready after {seconds} s:\n{self.tail()}") from None
 
     async def command(self, *words: str) -> str:
         """Run `python -m bot <words>` beside the running bot and return what it printed. Raises NotReadyError where it fails."""
@@ -142,5 +142,6 @@ class BotProcess:
         except aiohttp.ClientError:
             return False
 
-    def _tail(self) -> str:
+    def tail(self) -> str:
+        """The end of the bot's log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:]) if self.log.exists() else ""

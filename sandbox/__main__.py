@@ -1,0 +1,39 @@
+"""`python -m sandbox demo|story`: the whole product on one machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+from sandbox.demo import demo
+from sandbox.story import story
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the words and run; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    play = commands.add_parser("demo", help="a page to click in, until Ctrl-C")
+    play.add_argument("--folder", type=Path, default=Path(".sandbox"), help="what it remembers (default: .sandbox)")
+    play.add_argument("--port", type=int, default=8800, help="the pages' port (default: 8800)")
+    play.add_argument("--bot-port", type=int, default=8801, help="the bot's port (default: 8801)")
+    tell = commands.add_parser("story", help="the main job end to end, headless")
+    tell.add_argument("--folder", type=Path, default=None, help="keep what it made here (default: a folder that is removed)")
+    words = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    match words.command:
+        case "demo":
+            return asyncio.run(demo(words.folder, page_port=words.port, bot_port=words.bot_port))
+        case _ if words.folder is not None:
+            return asyncio.run(story(words.folder))
+        case _:
+            with tempfile.TemporaryDirectory(prefix="callboard-story-", ignore_cleanup_errors=True) as folder:
+                return asyncio.run(story(Path(folder)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
