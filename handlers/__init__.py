@@ -1,7 +1,18 @@
-"""What the bot does, one module per feature: this is the table of contents."""
+"""What the bot does, one module per feature: this is the table of contents.
+
+Features never import each other. What several of them do alike is in `showing`, `once` and `ordering`, which answer to nothing themselves.
+"""
 
 from __future__ import annotations
 
 from bot.routing import Router
+from handlers import approvals, help, models, promotion, runs, training  # noqa: A004 the feature's own name
 
-router = Router()
+router = Router().include(
+    runs.router,
+    approvals.router,
+    training.router,
+    promotion.router,
+    models.router,
+)
+router.include(help.about(router))

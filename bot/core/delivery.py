@@ -96,6 +96,7 @@ def smoke_test(content: bytes, name: str) -> SmokeTest:
                 checked=checked if isinstance(checked, int) else 0,
                 latency_ms=float(latency) if isinstance(latency, int | float) else 0.0,
                 detail=_text(rest.get("detail")),
+                digest=_text(rest.get("digest")),
             )
         case _:
             raise _unknown(name)
@@ -108,7 +109,7 @@ def _json(content: bytes, name: str) -> Mapping[str, object]:
         raise Unreadable(f"{name} is not JSON.") from None
     match read:
         case {"schema": 1, **rest}:
-            return rest
+            return {str(key): value for key, value in rest.items()}
         case {"schema": other}:
             raise Unreadable(f"{name} has schema {str(other)[:20]}, and this bot knows schema 1 only: deploy a newer bot.")
         case _:

@@ -98,6 +98,7 @@ class SmokeTest:
     checked: int
     latency_ms: float
     detail: str = ""
+    digest: str = ""  # of the image that answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from datetime import UTC
 
 from bot.core.approvals import Allowed, Approval, ApprovalState, Decision, Denied
 from bot.core.people import Member
-from bot.core.runs import Run, parameter
-from bot.core.team import Model, People, Team
+from bot.core.runs import Run, kept_champion, parameter, reached
+from bot.core.team import Environment, Model, People, Team
 
 
 def may_retrain(team: Team, member: Member) -> Decision:
@@ -34,11 +34,25 @@ def may_decide(team: Team, member: Member, run: Run, approval: Approval, asked_i
         return Denied(already(approval))
     if run.state.finished:
         return Denied(f"Run {run.number} has ended: there is nothing left to decide.")
-    environment = team.environments.get(approval.environment)
-    if environment is None or not environment.needs_approval or environment.stage != approval.stage:
+    environment = belongs(team, approval)
+    if environment is None:
         return Denied(f"{approval.environment} is not decided on in Slack: callboard.toml does not list it as needing approval.")
     listed = _listed(environment.approvers, member, f"decide on {environment.name}")
     return listed if isinstance(listed, Denied) else _four_eyes(member, run, asked_in_slack)
+
+
+def awaited(team: Team, run: Run) -> tuple[Environment, ...]:
+    """The environments whose approval the run has come to, as far as its stages show."""
+    if kept_champion(run):
+        return ()
+    guarded = [(environment, run.stage(environment.stage)) for environment in team.environments.values() if environment.needs_approval]
+    return tuple(environment for environment, stage in guarded if stage is not None and reached(run, stage))
+
+
+def belongs(team: Team, approval: Approval) -> Environment | None:
+    """The environment that the approval is for, if it is one that is decided on in Slack."""
+    environment = team.environments.get(approval.environment)
+    return environment if environment is not None and environment.needs_approval and environment.stage == approval.stage else None
 
 
 def already(approval: Approval) -> str:
@@ -48,6 +62,12 @@ def already(approval: Approval) -> str:
         return f"This approval is {_WORDS[approval.state]}: there is nothing left to decide."
     when = f" on {step.at.astimezone(UTC):%Y-%m-%d at %H:%M} UTC" if step.at else ""
     return f"This was {_WORDS[approval.state]} by {step.actual.name}{when}."
+
+
+def model_of(team: Team, run: Run) -> Model | None:
+    """The team's model that the run is about; a pipeline nobody has listed has none."""
+    model = team.model_of(run.pipeline_id, parameter(run, "model"))
+    return model if model is not None and model.pipeline_id == run.pipeline_id else None
 
 
 def in_channel(model: Model, channel: str) -> bool:

@@ -1,0 +1,94 @@
+"""The card that says why a run failed."""
+
+from __future__ import annotations
+
+from bot.core.people import Person
+from bot.core.redaction import redact
+from bot.core.references import StageAttempt
+from bot.core.runs import Failure, Run, Stage, tail, took
+from bot.core.team import Model
+from bot.messages.kit import (
+    Block,
+    Message,
+    actions,
+    button,
+    code,
+    confirm,
+    context,
+    escape,
+    facts,
+    header,
+    link_buttons,
+    mention,
+    preformatted,
+    section,
+    short,
+)
+from bot.messages.limits import fit
+from bot.messages.runs import commit_link, first_error
+
+TESTS = 5  # failing tests to name
+
+
+def failure_card(run: Run, model: Model, stage: Stage, failure: Failure | None, retried_by: str | None = None) -> Message:
+    """Why the stage failed, who committed, and what can be done.
+
+    `failure` is None where Azure DevOps has no log of it; `retried_by` is the Slack user who had the stage retried.
+    """
+    error = short(redact(failure.error), 300) if failure is not None and failure.error else first_error(stage)
+    error = error or "Azure DevOps gives no reason."
+    length = took(stage)
+    blocks: list[Block] = [
+        header(f"❌ {model.name}: {stage.title} failed{f' after {length}' if length else ''}"),
+        section(f"*{escape(error)}*"),
+        facts(
+            ("Stage", escape(short(stage.title, 100)) + (f" (attempt {stage.attempt})" if stage.attempt > 1 else "")),
+            ("Job", escape(short(failure.job, 100)) if failure is not None else ""),
+            ("Step", escape(short(failure.step, 100)) if failure is not None else ""),
+            ("Commit", commit_link(run)),
+            ("Committed by", _person(run.committer)),
+        ),
+    ]
+    if failure is not None and failure.tests:
+        blocks.append(section(_tests(failure)))
+    end = tail(failure.tail) if failure is not None else ()
+    if end:
+        blocks.append(preformatted(end))
+    return fit(
+        Message(
+            f"❌ {escape(model.name)}: run {escape(run.number)} failed at {escape(short(stage.title, 100))}: {escape(error)}",
+            blocks=[*blocks, *_what_now(run, stage, failure, retried_by)],
+        )
+    )
+
+
+def _what_now(run: Run, stage: Stage, failure: Failure | None, retried_by: str | None) -> list[Block]:
+    log = failure.log_url if failure is not None and failure.log_url else run.url
+    links = link_buttons(("open_log", "Open log", log))
+    reference = StageAttempt(run.id, stage.name, stage.attempt)
+    if retried_by is not None:
+        buttons = [actions(f"log:{reference}", *links)] if links else []
+        return [*buttons, context(f"🔁 {mention(retried_by)} had the failed jobs run again.")]
+    retry = button(
+        "retry_stage",
+        "Retry failed stage",
+        str(reference),
+        confirm=confirm(
+            "Retry the stage?", short(f"The failed jobs of {stage.title} run again, with the same code and settings.", 300), "Retry"
+        ),
+    )
+    return [actions(f"retry:{reference}", retry, *links)]
+
+
+def _person(person: Person | None) -> str:
+    """Who committed, by name and e-mail address: nobody is notified for a name in a log."""
+    if person is None:
+        return ""
+    return escape(short(f"{person.name} ({person.email})" if person.email else person.name, 150))
+
+
+def _tests(failure: Failure) -> str:
+    lines = [f"• {code(short(test.name, 150))} {escape(short(redact(test.message), 150))}".rstrip() for test in failure.tests[:TESTS]]
+    more = len(failure.tests) - TESTS
+    rest = [f"… and {more} more"] if more > 0 else []
+    return "\n".join([f"*Failing tests: {len(failure.tests)}*", *lines, *rest])

@@ -1,0 +1,122 @@
+"""What is asked before a run is started, and what is said once it has been."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bot.core.models import Contender, ModelVersion
+from bot.core.parameters import limits
+from bot.core.runs import Run
+from bot.core.team import Kind, Model, Parameter
+from bot.messages.comparisons import metric_lines
+from bot.messages.kit import Block, Message, Modal, actions, button, code, context, escape, facts, header, link, plain_text, section, short
+from bot.messages.limits import fit
+
+
+def retrain_offer(operation: str, model: Model, settings: Mapping[str, str]) -> Message:
+    """What a training would be, with Start and Cancel."""
+    shown = " ".join(f"{name}={value}" for name, value in settings.items()) or "the defaults"
+    text = f"Train {escape(model.name)} with {escape(short(shown, 500))}? Press Start in Slack; nothing has been started yet."
+    return fit(
+        Message(
+            text,
+            blocks=[
+                header(f"Train {model.name}?"),
+                facts(
+                    ("Model", code(model.name)),
+                    ("Branch", code(short(model.branch.removeprefix("refs/heads/"), 100))),
+                    ("Settings", code(short(shown, 500))),
+                ),
+                _choice("retrain", operation),
+                context("Trains, compares with the champion, deploys to QA. Prod is asked for separately."),
+            ],
+        )
+    )
+
+
+def promote_offer(operation: str, model: Model, version: ModelVersion, champion: ModelVersion | None) -> Message:
+    """What a promotion would be, with Start and Cancel."""
+    now = f"version {champion.version}" if champion else "nothing yet"
+    text = f"Promote {escape(model.name)} version {escape(version.version)}? Prod serves {escape(now)}. Nothing has been started yet."
+    changes = metric_lines(
+        model.metrics,
+        Contender(version.name, version.algorithm, version.metrics),
+        Contender(champion.name, champion.algorithm, champion.metrics) if champion else None,
+    )
+    return fit(
+        Message(
+            text,
+            blocks=[
+                header(f"Promote {model.name} version {version.version}?"),
+                facts(
+                    ("Model", code(f"{model.name} version {short(version.version, 40)}")),
+                    ("Prod serves now", code(short(now, 60))),
+                    ("Algorithm", code(short(version.algorithm, 60)) if version.algorithm else ""),
+                    ("Commit", code(version.commit[:8]) if version.commit else ""),
+                ),
+                *([section("\n".join(["*As registered:*", *changes[:10]]))] if changes else []),
+                _choice("promote", operation),
+                context("Evaluates it again, builds its image, deploys to QA. Prod is asked for separately."),
+            ],
+        )
+    )
+
+
+def started_note(run: Run, model: Model, *, again: bool = False) -> Message:
+    """The run that an operation has started."""
+    text = f"{'This was started already' if again else 'Started'}: {link(run.url, f'run {run.number}')} of {escape(model.name)}."
+    return fit(Message(f"✅ {text} Its card is in the channel.", blocks=[section(f"✅ {text} Its card is in the channel.")]))
+
+
+def retrain_form(models: Sequence[Model]) -> Modal:
+    """A training's settings as a form: the model, and an input for each parameter that any of the models has."""
+    options = [{"text": plain_text(model.name), "value": model.name} for model in models]
+    parameters = {parameter.name: parameter for model in models for parameter in model.parameters}
+    return fit(
+        Modal(
+            title="Train a model",
+            blocks=[
+                {
+                    "type": "input",
+                    "block_id": "model",
+                    "label": plain_text("Model"),
+                    "element": {
+                        "type": "static_select",
+                        "action_id": "model",
+                        "options": options,
+                        "initial_option": options[0],
+                    },
+                },
+                *(_input(parameter) for parameter in list(parameters.values())[:90]),
+            ],
+            callback="retrain",
+            submit="Start",
+            close="Cancel",
+        )
+    )
+
+
+def _input(parameter: Parameter) -> Block:
+    """An optional input; what is left empty keeps the default of callboard.toml."""
+    hint = f"{parameter.help}: {limits(parameter)}." if parameter.help else f"{limits(parameter).capitalize()}."
+    element: dict[str, object] = {"action_id": parameter.name[:255], "placeholder": plain_text("Default")}
+    if parameter.kind is Kind.CHOICE:
+        element |= {"type": "static_select", "options": [{"text": plain_text(one), "value": one} for one in parameter.choices]}
+    else:
+        element |= {"type": "plain_text_input", "max_length": 40}
+    return {
+        "type": "input",
+        "block_id": parameter.name[:255],
+        "optional": True,
+        "label": plain_text(parameter.name),
+        "hint": plain_text(hint),
+        "element": element,
+    }
+
+
+def _choice(kind: str, operation: str) -> Block:
+    return actions(
+        f"{kind}:{operation}",
+        button(f"{kind}_start", "Start", operation, style="primary"),
+        button(f"{kind}_cancel", "Cancel", operation),
+    )

@@ -1,0 +1,97 @@
+"""Offers a run and starts it once it has been confirmed. No feature: trainings and promotions call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from bot.core.approvals import Denied
+from bot.core.errors import Uncertain
+from bot.core.policy import may_promote, may_retrain
+from bot.core.references import token
+from bot.core.runs import Order, Run
+from bot.core.team import Model, Team
+from bot.messages.kit import Message
+from bot.messages.offers import started_note
+from bot.messages.private import note, refusal
+from bot.ports import Bot, Operation
+from bot.routing import Click, Request
+from handlers.once import once
+from handlers.showing import refresh
+
+# What was true when it was offered may not be so any more.
+OFFER = timedelta(hours=1)
+
+RULES = {"retrain": may_retrain, "promote": may_promote}
+
+
+async def asks(bot: Bot, kind: str, request: Request) -> Message | None:
+    """The refusal for a person who may not even ask for this; on record either way."""
+    decision = RULES[kind](bot.team, await bot.chat.member(request.person))
+    await bot.store.record(request.person, f"ask to {kind}", " ".join(request.words), decision, {})
+    return _refused(bot.team, kind, decision) if isinstance(decision, Denied) else None
+
+
+async def offer(bot: Bot, kind: str, id: str, *, person: str, model: Model, detail: Mapping[str, str]) -> Operation:
+    """Remember what is offered; the same request makes the same offer."""
+    made = Operation(token(kind, id), kind, person, model.name, "offered", {"model": model.name, **detail}, bot.now())
+    return await bot.store.offer(made)
+
+
+async def confirm(bot: Bot, click: Click, kind: str) -> Message:
+    """Start was pressed: by the right person, in time, and for something we offered."""
+    operation = await bot.store.operation(click.value)
+    if operation is None or operation.kind != kind:
+        return note("This offer is not known here. Give the command again.")
+    if operation.person != click.person:
+        return refusal(Denied("This was offered to somebody else. Give the command yourself."))
+    if operation.state == "offered" and bot.now() - operation.created > OFFER:
+        return note("This offer is more than an hour old. Give the command again.")
+    return await start(bot, operation)
+
+
+async def start(bot: Bot, operation: Operation) -> Message:
+    """Start the run of an operation once, and show it."""
+    member = await bot.chat.member(operation.person)
+    decision = RULES[operation.kind](bot.team, member)
+    await bot.store.record(operation.person, operation.kind, operation.subject, decision, operation.detail)
+    if isinstance(decision, Denied):
+        return _refused(bot.team, operation.kind, decision)
+    model = bot.team.models.get(operation.subject)
+    if model is None:
+        return note(f"{operation.subject} is no model of this team any more.")
+    order = Order(
+        model.pipeline_id,
+        model.branch,
+        operation.id,
+        {
+            **operation.detail,
+            "requestedBy": f"{member.name} ({member.email or member.id})",
+            "requestId": operation.id,
+        },
+    )
+
+    async def find() -> Run | None:
+        return await bot.pipelines.started(model.pipeline_id, operation.id, operation.created)
+
+    async def do() -> Run:
+        return await bot.pipelines.start(order)
+
+    try:
+        outcome = await once(bot, operation, find=find, do=do)
+    except Uncertain as error:
+        return note(f"{error} No run carries this request so far. If none appears within a minute, press Start again: that looks first.")
+    run = await bot.pipelines.run(outcome.value.id)
+    await refresh(bot, run)
+    return started_note(run, model, again=outcome.again)
+
+
+async def cancel(bot: Bot, click: Click) -> Message:
+    """Cancel was pressed: nothing is started for this offer any more."""
+    if await bot.store.advance(click.value, of=("offered",), to="dropped"):
+        return note("Cancelled: nothing was started.")
+    return note("There is nothing to cancel: it was started or cancelled before.")
+
+
+def _refused(team: Team, kind: str, denied: Denied) -> Message:
+    return refusal(denied, team.retrain if kind == "retrain" else team.promote)

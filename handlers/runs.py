@@ -1,0 +1,116 @@
+"""Runs as they move: their cards, why they failed, and trying again. A sweep heals what lost events would leave wrong."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from bot.core.approvals import Allowed, Denied
+from bot.core.errors import Gone, OutsideError, Uncertain
+from bot.core.events import ApprovalCompleted, ApprovalRequested, Event, JobMoved, RunMoved, StageMoved
+from bot.core.policy import may_retrain, model_of
+from bot.core.references import StageAttempt, Unknown, token
+from bot.core.runs import Run, may_retry
+from bot.messages.failures import failure_card
+from bot.messages.kit import Message, Reply
+from bot.messages.private import note, refusal
+from bot.ports import Bot, Operation
+from bot.routing import Click, Router
+from handlers.once import once
+from handlers.showing import refresh, subject
+
+log = logging.getLogger(__name__)
+router = Router()
+
+LATELY = timedelta(hours=24)
+
+
+@router.on(RunMoved, StageMoved, JobMoved, ApprovalRequested, ApprovalCompleted)
+async def moved(bot: Bot, event: Event) -> None:
+    """Something happened to a run: look, and show what is."""
+    await refresh(bot, await bot.pipelines.run(event.run_id))
+
+
+@router.every("* * * * *")
+async def sweep(bot: Bot) -> None:
+    """Look after runs whose cards are not final, and recent ones that have none: their events may have been lost."""
+    wanted = dict.fromkeys(await bot.store.watched())
+    for pipeline_id in sorted({model.pipeline_id for model in bot.team.models.values()}):
+        recent = await bot.pipelines.recent(pipeline_id, bot.now() - LATELY)
+        final = await bot.store.final(tuple(run.id for run in recent))
+        # A run with a final card that works again was retried, and nobody told us.
+        wanted |= dict.fromkeys(run.id for run in recent if run.id not in final or not run.state.finished)
+    for run_id in wanted:
+        try:
+            await refresh(bot, await bot.pipelines.run(run_id))
+        except Gone:
+            log.warning("Run %s is gone; its card is left as it is.", run_id)
+            await bot.store.watch(run_id, 0, final=True)
+        except OutsideError as error:
+            log.warning("Run %s could not be looked after, the next sweep tries again: %s", run_id, error)
+
+
+@router.click("retry_stage")
+async def retry_stage(bot: Bot, click: Click) -> Reply:
+    """Run the failed jobs of a stage again: once per attempt, and only while that attempt is the last."""
+    try:
+        reference = StageAttempt.read(click.value)
+    except Unknown as error:
+        return note(str(error))
+    run = await bot.pipelines.run(reference.run_id)
+    decision = may_retrain(bot.team, await bot.chat.member(click.person))
+    await bot.store.record(click.person, "retry", str(reference), decision, {"run": str(run.id), "stage": reference.stage})
+    if isinstance(decision, Denied):
+        return refusal(decision, bot.team.retrain)
+    operation = Operation(token("retry", str(reference)), "retry", click.person, str(reference), "offered", {}, bot.now())
+    possible = may_retry(run, reference.stage, reference.attempt)
+    if isinstance(possible, Denied):
+        return refusal(possible)
+    return await _retry(bot, run, reference, operation)
+
+
+@router.click("open_log")
+async def open_log(_: Bot, __: Click) -> Reply:
+    """The browser has opened the log by itself."""
+    return None
+
+
+@router.click("open_run")
+async def open_run(_: Bot, __: Click) -> Reply:
+    """The browser has opened the run by itself."""
+    return None
+
+
+async def _retry(bot: Bot, run: Run, reference: StageAttempt, operation: Operation) -> Message:
+    card = await _retried_card(bot, run, reference, operation.person)
+
+    async def find() -> Run | None:
+        now = await bot.pipelines.run(run.id)
+        return now if may_retry(now, reference.stage, reference.attempt) != Allowed() else None
+
+    async def do() -> Run:
+        await bot.pipelines.retry(run.id, reference.stage)
+        return await bot.pipelines.run(run.id)
+
+    try:
+        outcome = await once(bot, operation, find=find, do=do)
+    except Uncertain as error:
+        return note(f"{error} The stage stands as it was. Press Retry again: that looks first.")
+    model = model_of(bot.team, run)
+    if model is not None and card is not None and not outcome.again:
+        await bot.board.show(model.channel, subject(run, "failure", reference.stage, reference.attempt), card, under=subject(run))
+    await refresh(bot, outcome.value)
+    return note(f"{reference.stage} of run {run.number} runs again.")
+
+
+async def _retried_card(bot: Bot, run: Run, reference: StageAttempt, person: str) -> Message | None:
+    """The failure card without its button, made while the failure can still be read; None where it cannot."""
+    model, stage = model_of(bot.team, run), run.stage(reference.stage)
+    if model is None or stage is None:
+        return None
+    try:
+        failure = await bot.pipelines.failure(run)
+    except OutsideError as error:
+        log.warning("The failure of run %s could not be read again: %s", run.id, error)
+        return None
+    return failure_card(run, model, stage, failure, retried_by=person)

@@ -1,0 +1,184 @@
+"""Makes the channel show a run as it is now. No feature: features call it instead of each other.
+
+Everything is read again and shown whole, so it may be called at any time, any number of times.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from bot.core import delivery
+from bot.core.approvals import Answer, Approval
+from bot.core.errors import OutsideError
+from bot.core.models import Comparison, Delivery, champion_of
+from bot.core.people import Asker
+from bot.core.policy import awaited, belongs, model_of
+from bot.core.references import token
+from bot.core.runs import EVALUATE, Run, State, asker, failed_stages, parameter
+from bot.core.team import Environment, Model
+from bot.messages.approvals import Decided, Question, approval_card
+from bot.messages.comparisons import comparison_card, smoke_card, unreadable_card
+from bot.messages.failures import failure_card
+from bot.messages.runs import run_card
+from bot.ports import Bot, File, Operation
+
+log = logging.getLogger(__name__)
+
+
+async def refresh(bot: Bot, run: Run) -> None:
+    """Show everything there is to show about the run; nothing for a pipeline that no model has."""
+    model = model_of(bot.team, run)
+    if model is None:
+        return
+    asked = asker(run, await asked_in_slack(bot, run))
+    await bot.board.show(model.channel, subject(run), run_card(run, model, asked))
+    await _show_comparison(bot, run, model)
+    await _show_failures(bot, run, model)
+    await _show_smoke_tests(bot, run, model)
+    await _show_approvals(bot, run, model, asked)
+    await bot.store.watch(run.id, run.pipeline_id, final=run.state.finished)
+
+
+def subject(run: Run, *parts: object) -> str:
+    """What a message is about, for the board."""
+    return "/".join(["run", str(run.id), *(str(part) for part in parts)])
+
+
+async def asked_in_slack(bot: Bot, run: Run) -> str | None:
+    """The Slack user whose operation started the run."""
+    request = parameter(run, "requestId")
+    operation = await bot.store.operation(request) if request is not None else None
+    return operation.person if operation is not None else None
+
+
+async def question(bot: Bot, run: Run, model: Model, approval: Approval, environment: Environment) -> Question:
+    """Everything that a decision is about, as it is now."""
+    try:
+        serving, unknown = champion_of(await bot.models.versions(model.name)), False
+    except OutsideError as error:
+        log.warning("Azure ML could not say what %s serves: %s", environment.name, error)
+        serving, unknown = None, True
+    return Question(
+        run=run,
+        model=model,
+        stage=run.stage(approval.stage),
+        environment=environment,
+        approval=approval,
+        delivery=await _delivered(bot, run),
+        asker=asker(run, await asked_in_slack(bot, run)),
+        serving=serving,
+        unknown=unknown,
+        decided=await _decided(bot, approval),
+    )
+
+
+def decision_id(approval: Approval, answer: Answer) -> str:
+    """The operation by which an answer is given once."""
+    return token("decide", approval.id, answer.value)
+
+
+async def _show_comparison(bot: Bot, run: Run, model: Model) -> None:
+    """The comparison and its chart, once the evaluate stage is over; a repeated evaluation replaces it."""
+    stage = run.stage(EVALUATE)
+    if stage is None or not stage.state.finished or stage.state is State.SKIPPED:
+        return
+    about = subject(run, "comparison")
+    if stage.attempt == 1 and await bot.board.where(model.channel, about) is not None:
+        return
+    files = await bot.pipelines.artifact(run.id, "evaluation")
+    content = delivery.pick(files, "evaluation.json")
+    if content is None:
+        return
+    try:
+        message = comparison_card(delivery.comparison(content), run)
+    except delivery.Unreadable as error:
+        log.error("Run %s: %s", run.id, error)  # noqa: TRY400 the sentence says it all
+        message = unreadable_card(str(error), run)
+    await bot.board.show(model.channel, about, message, under=subject(run))
+    chart = delivery.pick(files, "candidates.png")
+    if chart is not None:
+        picture = File("candidates.png", f"The contenders of run {run.number}", chart)
+        await bot.board.attach(model.channel, subject(run, "chart"), picture, under=subject(run))
+
+
+async def _show_failures(bot: Bot, run: Run, model: Model) -> None:
+    """Why each failed stage failed; once per attempt, because reading logs is slow and a finished attempt does not change."""
+    for stage in failed_stages(run):
+        about = subject(run, "failure", stage.name, stage.attempt)
+        if await bot.board.where(model.channel, about) is not None:
+            continue
+        failure = await bot.pipelines.failure(run)
+        if failure is not None and failure.stage not in {stage.name, stage.title} and len(failed_stages(run)) > 1:
+            failure = None  # it tells of the other stage
+        await bot.board.show(model.channel, about, failure_card(run, model, stage, failure), under=subject(run))
+
+
+async def _show_smoke_tests(bot: Bot, run: Run, model: Model) -> None:
+    """What each environment's endpoint answered once its stage had deployed it."""
+    for environment in bot.team.environments.values():
+        stage = run.stage(environment.stage)
+        if stage is None or stage.state not in {State.SUCCEEDED, State.PARTIAL, State.FAILED}:
+            continue
+        about = subject(run, "smoke", environment.name, stage.attempt)
+        if await bot.board.where(model.channel, about) is not None:
+            continue
+        name = f"{environment.name}.json"
+        content = delivery.pick(await bot.pipelines.artifact(run.id, environment.name), name)
+        if content is None:
+            continue
+        try:
+            message = smoke_card(model.name, delivery.smoke_test(content, name), run)
+        except delivery.Unreadable as error:
+            log.error("Run %s: %s", run.id, error)  # noqa: TRY400
+            continue
+        await bot.board.show(model.channel, about, message, under=subject(run))
+
+
+async def _show_approvals(bot: Bot, run: Run, model: Model, asked: Asker | None) -> None:
+    """The approvals of environments that are decided on in Slack, drawn once for each state they come to."""
+    if not awaited(bot.team, run):
+        return
+    for approval in await bot.pipelines.approvals(run):
+        environment = belongs(bot.team, approval)
+        if environment is None:
+            continue
+        drawn = token("approval card", approval.id, approval.state.value, str(run.state.finished))
+        if await bot.store.operation(drawn) is not None:
+            continue
+        asks = await question(bot, run, model, approval, environment)
+        about = subject(run, "approval", approval.stage, approval.attempt)
+        await bot.board.show(model.channel, about, approval_card(asks))
+        if not asks.unknown:
+            who = asked.slack if asked is not None and asked.slack is not None else ""
+            await bot.store.offer(Operation(drawn, "approval card", who, approval.id, "done", {}, bot.now()))
+
+
+async def _delivered(bot: Bot, run: Run) -> Delivery:
+    """What the run has handed on so far; a part that cannot be read is missing, and the card says so."""
+    files = await bot.pipelines.artifact(run.id, "delivery")
+    tested = await bot.pipelines.artifact(run.id, "qa")
+    evaluation, version, image = (delivery.pick(files, name) for name in ("evaluation.json", "model.json", "image.json"))
+    qa = delivery.pick(tested, "qa.json")
+    made = Delivery()
+    try:
+        comparison: Comparison | None = delivery.comparison(evaluation) if evaluation is not None else None
+        made = Delivery(
+            comparison,
+            delivery.version(version) if version is not None else None,
+            delivery.image(image) if image is not None else None,
+            {"qa": delivery.smoke_test(qa, "qa.json")} if qa is not None else {},
+        )
+    except delivery.Unreadable as error:
+        log.error("Run %s: %s", run.id, error)  # noqa: TRY400
+    return made
+
+
+async def _decided(bot: Bot, approval: Approval) -> Decided | None:
+    """Who decided in Slack, if the answer on record is theirs: our operation, and their id in the comment."""
+    step = approval.decided
+    if step is None or approval.state.value not in {answer.value for answer in Answer}:
+        return None
+    operation = await bot.store.operation(decision_id(approval, Answer(approval.state.value)))
+    if operation is None or operation.person not in step.comment:
+        return None
+    return Decided(operation.person, operation.detail.get("reason", ""))
