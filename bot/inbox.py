@@ -21,9 +21,9 @@ import psycopg
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import Job, Status
 from psycopg.rows import class_row
-from psycopg_pool import PoolTimeout
 
 from bot.database import Database
+from bot.lanes import Lanes
 
 log = logging.getLogger(__name__)
 
@@ -115,10 +115,7 @@ class Inbox:
         self._arrived = asyncio.Event()
         self._writing: psycopg.AsyncConnection | None = None
         self._armed: dict[str, float] = {}
-        self._lanes: dict[str, asyncio.Task[None]] = {}
-        self._again: set[str] = set()
-        self._waiting: dict[str, asyncio.TimerHandle] = {}
-        self._slots = asyncio.Semaphore(LANES_AT_ONCE)
+        self._lanes = Lanes("lane", database.locks, self._work_off, at_once=LANES_AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
 
@@ -154,7 +151,7 @@ class Inbox:
                     if not kept.done():
                         kept.set_result(delivery.key in new)
                     if delivery.key in new and outcome is None:
-                        self.poke(delivery.lane)
+                        self._lanes.poke(delivery.lane)
                     new.discard(delivery.key)  # the others in this commit are its repetitions
 
     async def _commit(self, batch: Sequence[tuple[Delivery, Outcome | None]]) -> set[str]:
@@ -211,51 +208,15 @@ class Inbox:
 
     # Working
 
-    def poke(self, lane: str) -> None:
-        """See to a lane: at once, or once more where it is being worked off."""
-        if not self._open:
-            return
-        if waiting := self._waiting.pop(lane, None):
-            waiting.cancel()
-        if lane in self._lanes:
-            self._again.add(lane)
-            return
-        self._lanes[lane] = task = asyncio.create_task(self._work_off(lane), name=f"lane {lane}")
-        task.add_done_callback(lambda done: self._worked_off(lane, done))
-
-    def _worked_off(self, lane: str, task: asyncio.Task[None]) -> None:
-        del self._lanes[lane]
-        if not task.cancelled() and (error := task.exception()):
-            log.error("Lane %s was left: %s", lane, type(error).__name__, exc_info=error)
-        elif lane in self._again:
-            self.poke(lane)
-        self._again.discard(lane)
-
-    def _poke_later(self, lane: str, seconds: float) -> None:
-        if waiting := self._waiting.pop(lane, None):
-            waiting.cancel()
-        self._waiting[lane] = asyncio.get_running_loop().call_later(seconds, self.poke, lane)
-
-    async def _work_off(self, lane: str) -> None:
-        try:
-            async with self._slots, self._database.locks.hold(f"lane:{lane}") as mine:
-                if not mine:  # another replica is at it, and may have looked before our delivery was there
-                    self._poke_later(lane, 1.0)
-                    return
-                while self._open:
-                    self._again.discard(lane)
-                    match await self._take(lane):
-                        case float(seconds):
-                            self._poke_later(lane, seconds)
-                            return
-                        case []:
-                            if lane not in self._again:
-                                return
-                        case batch:
-                            await self._settle(batch, await self._work(batch))
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            log.warning("Lane %s waits for the database: %s", lane, error)
-            self._poke_later(lane, 2.0)
+    async def _work_off(self, lane: str) -> float | None:
+        match await self._take(lane):
+            case float(seconds):
+                return seconds
+            case []:
+                return None
+            case batch:
+                await self._settle(batch, await self._work(batch))
+                return 0.0
 
     async def _take(self, lane: str) -> list[Delivery] | float:
         """The next deliveries of a lane to be worked off together, or how many seconds its first one has to wait."""
@@ -305,12 +266,12 @@ class Inbox:
 
     async def _woken(self, lane: str) -> None:
         self._armed.pop(lane, None)
-        self.poke(lane)
+        self._lanes.poke(lane)
 
     async def _sweep(self) -> None:
         """Poke every lane that has waited for too long, and put away jobs whose worker died: nothing depends on them."""
         for lane in await self._behind("and received < now() - interval '5 seconds'"):
-            self.poke(lane)
+            self._lanes.poke(lane)
         for job in await self._engine.job_manager.get_stalled_jobs(seconds_since_heartbeat=30):
             await self._engine.job_manager.finish_job(job, status=Status.FAILED, delete_job=True)
 
@@ -330,12 +291,13 @@ class Inbox:
         """Open for deliveries, and go on with what waits."""
         await self._engine.open_async(pool=self._database.pool)
         self._open = True
+        self._lanes.open()
         self._tasks = [
             asyncio.create_task(self._write(), name="inbox writer"),
             asyncio.create_task(self._run_engine(), name="queue engine"),
         ]
         for lane in await self._behind():
-            self.poke(lane)
+            self._lanes.poke(lane)
 
     async def _run_engine(self) -> None:
         """Run procrastinate's worker; it ends when its connection does."""
@@ -356,18 +318,12 @@ class Inbox:
     async def stop(self, seconds: float = 10) -> None:
         """Keep nothing new, finish what is under way, leave the rest where it is: it will be found there."""
         self._open = False
-        for waiting in self._waiting.values():
-            waiting.cancel()
-        self._waiting.clear()
         self._arrived.set()
         for task in self._tasks[1:]:  # the writer ends by itself once nobody waits for it
             task.cancel()
-        under_way = [*self._tasks, *self._lanes.values()]
-        if under_way:
-            _, late = await asyncio.wait(under_way, timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._lanes.close(seconds)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
         if self._writing is not None:
             await self._writing.close()
 

@@ -47,7 +47,7 @@ TABLES = (
         ts text,
         intent timestamptz,
         generation integer not null default 0,
-        replaces text,
+        replaces text not null default '',
         plain boolean not null default false,
         called timestamptz,
         due timestamptz not null default now(),
@@ -70,14 +70,14 @@ TABLES = (
         content bytea,
         file text,
         intent timestamptz,
-        shown timestamptz,
+        shown boolean not null default false,
         due timestamptz not null default now(),
         attempts integer not null default 0,
         problem text,
         unique (channel, subject)
     )
     """,
-    "create index attachment_behind on attachment (due) where shown is null",
+    "create index attachment_behind on attachment (due) where not shown",
     """
     create table operation (
         id text primary key,
