@@ -8,7 +8,9 @@ the champion's tag move. Whatever fails leaves the traffic where it was; a repet
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,13 +78,14 @@ def deployment_name(digest: str) -> str:
 
 
 class Release:
-    """One image on its way into an endpoint."""
+    """One image on its way into an endpoint; `try_out` is the smoke test."""
 
-    def __init__(self, ml: MLClient, model: Model, image: Mapping[str, Any]) -> None:
+    def __init__(self, ml: MLClient, model: Model, image: Mapping[str, Any], try_out: Callable[..., Outcome] = smoke) -> None:
         self._ml = ml
         self._model = model
         self._image = image
         self._examples: Examples = examples(image)
+        self._try_out = try_out
         self.name = deployment_name(image["digest"])
         self.url = ""
 
@@ -97,11 +100,11 @@ class Release:
         ready = self.name in deployments and deployments[self.name].provisioning_state == "Succeeded"
         if not ready and (problem := self._deploy()):
             return self._given_up(Outcome(False, 0, None, problem), keep=serves)
-        beside = smoke(self.url, self._examples, headers | {"azureml-model-deployment": self.name})
+        beside = self._try_out(self.url, self._examples, headers | {"azureml-model-deployment": self.name})
         if not beside.passed:
             return self._given_up(beside, keep=serves)
         self._send({self.name: 100})
-        outcome = smoke(self.url, self._examples, headers)
+        outcome = self._try_out(self.url, self._examples, headers)
         if not outcome.passed:
             if not serves:
                 say(f"Back to {', '.join(intent.back) or 'no traffic'}.")
@@ -109,7 +112,7 @@ class Release:
             return self._given_up(outcome, keep=serves)
         for name in intent.retired:
             say(f"Deployment {name} is no longer needed.")
-            self._ml.online_deployments.begin_delete(name=name, endpoint_name=self._model.endpoint).result()
+            _finish(self._ml.online_deployments.begin_delete, name=name, endpoint_name=self._model.endpoint)
         return outcome
 
     def _endpoint(self) -> Any:
@@ -120,7 +123,7 @@ class Release:
         except ResourceNotFoundError:
             say(f"Endpoint {self._model.endpoint} is new.")
             wanted = KubernetesOnlineEndpoint(name=self._model.endpoint, compute=self._model.kubernetes, auth_mode="key")
-            self._ml.online_endpoints.begin_create_or_update(wanted).result()
+            _finish(self._ml.online_endpoints.begin_create_or_update, wanted)
             return self._ml.online_endpoints.get(self._model.endpoint)
 
     def _deploy(self) -> str | None:
@@ -143,7 +146,7 @@ class Release:
                 instance_count=1,
                 tags={"digest": self._image["digest"]},
             )
-            self._ml.online_deployments.begin_create_or_update(wanted).result()
+            _finish(self._ml.online_deployments.begin_create_or_update, wanted)
         except HttpResponseError as problem:
             return first_line(problem)
         return None
@@ -154,7 +157,7 @@ class Release:
         try:
             quote(operations.get_logs(name=self.name, endpoint_name=self._model.endpoint, lines=LOG_LINES))
             if not keep:
-                operations.begin_delete(name=self.name, endpoint_name=self._model.endpoint).result()
+                _finish(operations.begin_delete, name=self.name, endpoint_name=self._model.endpoint)
         except HttpResponseError as problem:  # the reason to give up is the one to be told
             say(f"Deployment {self.name} was not cleared away: {first_line(problem)}")
         return outcome
@@ -162,11 +165,17 @@ class Release:
     def _send(self, traffic: Mapping[str, int]) -> None:
         endpoint = self._ml.online_endpoints.get(self._model.endpoint)
         endpoint.traffic = dict(traffic)
-        self._ml.online_endpoints.begin_create_or_update(endpoint).result()
+        _finish(self._ml.online_endpoints.begin_create_or_update, endpoint)
 
     def _headers(self) -> dict[str, str]:
         keys = self._ml.online_endpoints.get_keys(self._model.endpoint)
         return {"Authorization": f"Bearer {keys.primary_key}"}
+
+
+def _finish(begin: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    """Wait for a long-running operation. The SDK prints a dot whenever it looks, which would spoil the log's next line."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        begin(*arguments, **named).result()
 
 
 def crown(ml: MLClient, name: str, version: str) -> None:

@@ -117,7 +117,7 @@ def identity_id(workspace: Workspace) -> str:
 
 def address(group: ContainerGroup) -> str:
     """Where the group answers. Raises Failed."""
-    found = group.ip_address
+    found: Any = group.ip_address  # its annotations say that no group ever has a name
     host = (found.fqdn or found.ip) if found else None
     if not host or not found.ports:
         raise Failed(f"Container group {group.name} has no address.")

@@ -9,7 +9,8 @@ import asyncio
 import random
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from aiohttp import web
 
 from sandbox import names
 from sandbox.azure_ml import arm
+from sandbox.azure_ml.assets import Assets
 from sandbox.azure_ml.processes import Container, Phase, free_port
 from sandbox.azure_ml.registry import Inaccessible, Registry
+from sandbox.azure_ml.workspace import Workspaces
 from sandbox.world import World
 
 PROVIDER = "Microsoft.MachineLearningServices"
@@ -33,23 +36,18 @@ _PATIENCE = 120.0  # seconds that a deployment may take until its readiness prob
 _CRASHES = 2  # after so many ends of its process it has failed
 _HELP = "Please see troubleshooting guide, available here: https://aka.ms/oe-tsg"
 
-Find = Callable[[str], Mapping[str, Any] | None]
-
 
 class OnlineEndpoints:
-    """Endpoints and their deployments; known again after a restart of the sandbox, and then started again.
+    """Endpoints and their deployments; known again after a restart of the sandbox, and then started again."""
 
-    `environment` and `compute` give the resource behind an ARM id, or None.
-    """
-
-    def __init__(self, world: World, registry: Registry, operations: arm.Operations, *, environment: Find, compute: Find) -> None:
+    def __init__(self, world: World, registry: Registry, operations: arm.Operations, workspaces: Workspaces, assets: Assets) -> None:
         self._folder = world.folder / "endpoints"
         self._endpoints = world.state.table("endpoints")
         self._deployments = world.state.table("endpoints.deployments")  # by "endpoint/deployment"
         self._registry = registry
         self._operations = operations
-        self._environment = environment
-        self._compute = compute
+        self._workspaces = workspaces
+        self._assets = assets
         self._running: dict[str, Container] = {}
         self._gateways: dict[str, web.AppRunner] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -112,7 +110,7 @@ class OnlineEndpoints:
                 "keys": {"primaryKey": secrets.token_urlsafe(24), "secondaryKey": secrets.token_urlsafe(24)},
             }
         )
-        self._check(name, asked)
+        self._check(request.match_info["workspace"], name, asked)
         self._endpoints[name] = kept | {"asked": asked}
         headers = self._operations.begin(PROVIDER, self._settle(name))
         return web.json_response(self._document(name), status=200 if known else 201, headers=headers)
@@ -135,7 +133,7 @@ class OnlineEndpoints:
         self._endpoints[name] = endpoint | {"keys": endpoint["keys"] | {which: secrets.token_urlsafe(24)}}
         return web.Response(status=202, headers=self._operations.begin(PROVIDER, asyncio.sleep(0)))
 
-    def _check(self, name: str, asked: Mapping[str, Any]) -> None:
+    def _check(self, workspace: str, name: str, asked: Mapping[str, Any]) -> None:
         """Refuse what the service refuses of an endpoint. Raises ArmError."""
         properties = asked.get("properties") or {}
         if not _NAME.fullmatch(name):
@@ -143,9 +141,9 @@ class OnlineEndpoints:
         if properties.get("authMode") != "Key":
             raise arm.invalid(f"The sandbox's endpoints authenticate by Key, not by '{properties.get('authMode')}'.", "BadArgument")
         if compute := properties.get("compute"):
-            found = self._compute(compute)
-            if found is None or (found.get("properties") or {}).get("computeType") != "Kubernetes":
-                raise arm.invalid(f"The Kubernetes compute '{compute}' was not found in the workspace.", "BadArgument")
+            found = self._workspaces.compute(workspace, str(compute).rpartition("/")[2])
+            if found["properties"]["computeType"] != "Kubernetes":
+                raise arm.invalid(f"The compute '{found['name']}' is no attached Kubernetes cluster.", "BadArgument")
         traffic: Mapping[str, int] = properties.get("traffic") or {}
         for deployment in traffic:
             if f"{name}/{deployment}" not in self._deployments:
@@ -247,10 +245,7 @@ class OnlineEndpoints:
             raise arm.invalid("The endpoint and its deployments must be of one kind, Managed or Kubernetes.", "BadArgument")
         if not kubernetes and not properties.get("instanceType"):
             raise arm.invalid("A managed deployment needs an instance type.", "BadArgument")
-        found = self._environment(properties.get("environmentId") or "")
-        if found is None:
-            raise arm.ArmError(404, "ResourceNotFound", f"The environment '{properties.get('environmentId')}' was not found.")
-        environment = found["properties"]
+        environment = self._assets.find("environments", properties.get("environmentId") or "")["properties"]
         routes = environment.get("inferenceConfig")
         if not environment.get("image") or not routes:
             raise arm.invalid("The sandbox serves environments with an image and an inference configuration of their own.", "BadArgument")
@@ -337,7 +332,7 @@ class OnlineEndpoints:
     async def _open(self, name: str) -> None:
         """Listen on the endpoint's scoring address."""
         app = web.Application(client_max_size=16 * 1024 * 1024)
-        app.add_routes([web.post(f"/api/v1/endpoint/{name}/score", lambda request: self._score(name, request))])
+        app.add_routes([web.post(f"/api/v1/endpoint/{name}/score", partial(self._score, name))])
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
         await runner.setup()
         port = free_port(self._endpoints[name]["port"])

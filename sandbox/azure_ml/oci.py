@@ -23,6 +23,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+_TAG = "org.opencontainers.image.ref.name"
 EPOCH = "1970-01-01T00:00:00Z"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -130,25 +131,23 @@ class Layout:
         return digest
 
     def tag(self, digest: str, tag: str) -> None:
-        """Let the tag name the image."""
-        kept = [entry for entry in self._index() if entry.get("annotations", {}).get("org.opencontainers.image.ref.name") != tag]
-        size = len(self.blob(digest))
-        entry = {"mediaType": MANIFEST, "digest": digest, "size": size, "annotations": {"org.opencontainers.image.ref.name": tag}}
+        """Let the tag name the image; what it named before stays, without a tag."""
+        others = [{key: value for key, value in entry.items() if _tag(entry) != tag or key != "annotations"} for entry in self._index()]
+        kept = [entry for entry in others if _tag(entry) or entry["digest"] != digest]
+        entry = {"mediaType": MANIFEST, "digest": digest, "size": len(self.blob(digest)), "annotations": {_TAG: tag}}
         (self.folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*kept, entry]}
-        (self.folder / "index.json").write_bytes(_json(index))
+        (self.folder / "index.json").write_bytes(_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [*kept, entry]}))
 
     def tags(self) -> dict[str, str]:
         """Digests by tag."""
-        return {entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"] for entry in self._index()}
+        return {tag: entry["digest"] for entry in self._index() if (tag := _tag(entry))}
 
     def resolve(self, reference: str) -> str:
         """The digest of a manifest's tag or digest. Raises Unknown."""
-        if reference in (tags := self.tags()):
-            return tags[reference]
-        if reference in tags.values():
-            return reference
-        raise Unknown(reference)
+        known = {entry["digest"]: entry["digest"] for entry in self._index()} | self.tags()
+        if reference not in known:
+            raise Unknown(reference)
+        return str(known[reference])
 
     def blob(self, digest: str) -> bytes:
         """The content under a digest, checked. Raises Unknown and Corrupt."""
@@ -313,6 +312,11 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
             entry.mode = 0o644
             tar.addfile(entry, io.BytesIO(files[name]))
     return buffer.getvalue()
+
+
+def _tag(entry: Mapping[str, Any]) -> str:
+    """The tag of an index's entry; nothing for an image that has lost its own."""
+    return str(entry.get("annotations", {}).get(_TAG, ""))
 
 
 def _words(text: str) -> tuple[str, ...]:
