@@ -153,7 +153,7 @@ async def _plan(azure: Subscriptions, team: Team, receiver: Receiver, releases: 
 
 
 def _left_alone(plan: Plan) -> tuple[str, ...]:
-    return (f"left alone: {plan.others} subscriptions of others",) if plan.others else ()
+    return (f"alone    {plan.others} of others",) if plan.others else ()
 
 
 def _pipelines(team: Team) -> tuple[int, ...]:

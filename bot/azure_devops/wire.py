@@ -167,7 +167,7 @@ class Wire:
             log.info("Azure DevOps: %s (%s, %s)", told, type(error).__name__, self._seen.answer)
             raise told from None
 
-    def _watch(self, response: requests.Response, *_: Any, **__: Any) -> None:
+    def _watch(self, response: requests.Response, *_args: Any, **_kwargs: Any) -> None:
         self._seen.answer = Answer(
             response.request.method or "", response.status_code, _number(response.headers.get("Retry-After")), "html" in _kind(response)
         )
