@@ -270,7 +270,7 @@ def _approval(event: Event, approval: Approval, stage: Stage | None, run: Run, s
     if pending:
         for step in steps:
             step.pop("actualApprover", None)
-    inner = {
+    inner: Json = {
         "id": approval.id,
         "status": approval.status,
         "instructions": approval.instructions,

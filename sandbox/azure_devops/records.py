@@ -210,14 +210,13 @@ class Check:
 
 @dataclass(slots=True)
 class Environment:
-    """A place that deployment jobs deploy to; `pipelines` are those permitted to use it."""
+    """A place that deployment jobs deploy to."""
 
     id: int
     name: str
     description: str
     created: datetime
     created_by: str
-    pipelines: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +132,12 @@ class Repository:
             return self._git("cat-file", "blob", f"{self._resolve(version)}:{path}").decode(errors="replace")
         except subprocess.CalledProcessError:
             raise NoSuchThing(f"The file {path} does not exist at {version}.") from None
+
+    def export(self, version: str, folder: Path) -> None:
+        """Write every file of a version into the folder. Raises NoSuchThing."""
+        packed = self._git("archive", "--format=tar", self._resolve(version))
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(folder, filter="data")
 
     def merge(self, author: Character, message: str, changes: Mapping[str, str], *, number: int) -> str:
         """Merge pull request `number`, which gives these files new content, into main; returns the merge commit's sha.

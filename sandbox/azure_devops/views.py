@@ -295,7 +295,7 @@ def log_url(record: Run, number: int) -> str:
 
 def _record(kind: str, id: str, parent: str | None, name: str, *, state: str, result: str | None, **more: Any) -> Json:
     """A timeline record; keys that a kind lacks are null, as on the wire."""
-    blank = {
+    blank: Json = {
         "previousAttempts": [],
         "id": id,
         "parentId": parent,
@@ -355,7 +355,7 @@ def _stage(record: Run, stage: Stage, store: Store) -> Iterable[Json]:
     )
     if stage.approvals:
         yield from _checkpoint(stage, store.approvals_of(stage))
-    if stage.state == "pending" or stage.result == "skipped" or stage.started is None:
+    if not any(job.queued or job.result for job in stage.jobs):
         return
     for order, job in enumerate(stage.jobs, 1):
         yield from _job(record, stage, job, order)

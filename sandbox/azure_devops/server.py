@@ -1,0 +1,90 @@
+"""The local Azure DevOps as a service of the sandbox, and what tests and the story may do with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from sandbox.azure_devops import agent, compiler, views
+from sandbox.azure_devops.approvals import Answer
+from sandbox.azure_devops.orchestrator import RunJob
+from sandbox.azure_devops.project import Compile, Project
+from sandbox.azure_devops.rest import DEV, VSRM, Rest
+from sandbox.azure_devops.wire import Host
+from sandbox.names import BOT, Character
+from sandbox.world import World
+
+Json = dict[str, Any]
+
+
+class AzureDevOps:
+    """The organisation `contoso`: two hosts, pages, and the project behind them. `run_job` and `compile` are the agent and the compiler."""
+
+    def __init__(self, world: World, *, run_job: RunJob = agent.run_job, compile: Compile = compiler.compile) -> None:
+        self._world = world
+        self.project = Project(world, run_job=run_job, compile=compile)
+        self._rest = Rest(self.project)
+
+    def hosts(self) -> Mapping[str, web.Application]:
+        """See Service."""
+        return {host: Host(self._rest.locations(host), self._world.tokens, self._world.faults).app() for host in (DEV, VSRM)}
+
+    def pages(self) -> Mapping[str, web.Application]:
+        """See Service."""
+        return {}
+
+    async def start(self) -> None:
+        """See Service."""
+        await self.project.start()
+
+    async def stop(self) -> None:
+        """See Service."""
+        await self.project.stop()
+
+    def runs(self) -> list[Json]:
+        """Every run as the build API shows it, oldest first."""
+        return [self.run(run.id) for run in self.project.store.runs]
+
+    def run(self, id: int) -> Json:
+        """A run as the build API shows it, with `timeline` and `approvals` (steps included). Raises LookupError."""
+        run = self.project.store.runs.get(id)
+        if run is None:
+            raise LookupError(f"There is no run {id}.")
+        pipeline = self.project.store.pipelines.get(run.pipeline)
+        assert pipeline is not None
+        approvals = [one for one in self.project.store.approvals if one.run == id]
+        return views.build(run, pipeline) | {
+            "timeline": views.timeline(run, self.project.store),
+            "approvals": [views.approval(one, self.project.store, BOT, frozenset({"steps"})) | {"stage": one.stage} for one in approvals],
+        }
+
+    async def queue(self, who: Character, parameters: Mapping[str, str] | None = None) -> int:
+        """Start a run of the only pipeline by hand; its number. Raises Denied, BadPipeline."""
+        pipeline = next(iter(self.project.store.pipelines))
+        return (await self.project.queue(pipeline, who, parameters=parameters)).id
+
+    def approve_as(self, person: Character, approval_id: str, status: str = "approved", comment: str = "") -> Json:
+        """Answer an approval as this person, as on the page; the approval as it is then. Raises Denied."""
+        approval = self.project.decide(person, Answer(approval_id, status, comment))
+        return views.approval(approval, self.project.store, person, frozenset({"steps"}))
+
+    async def merge(self, author: Character, message: str, changes: Mapping[str, str]) -> tuple[str, list[int]]:
+        """Merge a pull request into main; the merge commit and the numbers of the runs it started. Raises NoSuchThing."""
+        sha, runs = await self.project.merge(author, message, changes)
+        return sha, [run.id for run in runs]
+
+    def retry(self, person: Character, run_id: int, stage: str) -> None:
+        """Retry a failed stage as this person, as on the page. Raises Denied, LookupError."""
+        run = self.project.store.runs.get(run_id)
+        found = run.stage(stage) if run else None
+        if run is None or found is None:
+            raise LookupError(f"There is no stage {stage} of a run {run_id}.")
+        self.project.retry(run, found, person)
+
+    async def wait_for(self, predicate: Callable[[], bool], seconds: float = 60) -> None:
+        """Return once the predicate holds; it is looked at whenever a run changes. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            await self.project.orchestrator.changes.until(predicate)

@@ -1,0 +1,312 @@
+"""How Azure DevOps speaks HTTP: route discovery, versions, sign-in, error documents. What it says is in `rest`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from aiohttp import web
+
+from sandbox.azure_devops.records import new_id
+from sandbox.azure_devops.views import MEMBERS, Json
+from sandbox.faults import Faults
+from sandbox.names import ORGANIZATION, PROJECT, PROJECT_ID, TENANT, Character
+from sandbox.tokens import AZURE_DEVOPS, BadToken, Tokens
+
+# What some scopes include. https://learn.microsoft.com/azure/devops/integrate/get-started/authentication/oauth#scopes
+_INCLUDES: Mapping[str, tuple[str, ...]] = {
+    "vso.build_execute": ("vso.build",),
+    "vso.code_write": ("vso.code",),
+    "vso.environment_manage": ("vso.build",),
+}
+_EVERYTHING = frozenset({"user_impersonation", "vso.full", ".default"})
+
+_SIGN_IN = """<!DOCTYPE html>
+<html lang="en"><head><title>Azure DevOps Services | Sign In</title></head>
+<body><h1>Sign in to continue to Azure DevOps</h1></body></html>
+"""
+
+
+class ApiError(Exception):
+    """An answer that is not a success, in the service's words."""
+
+    def __init__(self, status: int, key: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.key = key
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that was let in: who asks, the route's values, and what was sent."""
+
+    request: web.Request
+    who: Character
+    values: Mapping[str, str]
+    body: Any
+
+    @cached_property
+    def query(self) -> Mapping[str, str]:
+        """The query by lower-case names, without the `$` of OData."""
+        return {name.lower().lstrip("$"): value for name, value in self.request.query.items()}
+
+    @property
+    def accepts(self) -> str:
+        """The media type asked for."""
+        return self.request.headers.get("Accept", "").partition(";")[0].strip().lower()
+
+    def number(self, name: str) -> int:
+        """A value of the route that is a number."""
+        return int(self.values[name])
+
+    def top(self, default: int = 1000) -> int:
+        """How many are asked for at most."""
+        text = self.query.get("top", "")
+        return int(text) if text.isdigit() else default
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """A list of the query, in lower case; empty where it is not given."""
+        return tuple(word.strip().lower() for word in self.query.get(name, "").split(",") if word.strip())
+
+    def document(self) -> Json:
+        """The body, which must be an object."""
+        if not isinstance(self.body, dict):
+            raise ApiError(400, "InvalidRequestContentException", "The request body must be a JSON object.")
+        return self.body
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Scopes:
+    """Which scopes of a delegated token open a route, to read and to write; none means any token does."""
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Location:
+    """One entry of the route table: what OPTIONS tells, and who answers."""
+
+    id: str
+    area: str
+    resource: str
+    template: str
+    version: int
+    scopes: Scopes
+    methods: Mapping[str, Handler]
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The path below the organisation, in any case of letters; what is a number takes digits only."""
+        parts = []
+        segments = self.template.split("/")
+        for place, segment in enumerate(segments):
+            if not segment.startswith("{"):
+                parts.append("/" + re.escape(segment))
+                continue
+            name = segment.strip("{}*")
+            if name in {"area", "resource"}:
+                parts.append("/" + re.escape({"area": self.area, "resource": self.resource}[name]))
+                continue
+            kind = r"\d+" if name in _NUMBERS else r"[^/]+"
+            optional = name == "project" or place == len(segments) - 1
+            parts.append(f"(?:/(?P<{name}>{kind})){'?' if optional else ''}")
+        return re.compile("".join(parts) + "/?$", re.IGNORECASE)
+
+    def told(self) -> Json:
+        """The entry as OPTIONS tells it; versions are texts on the wire."""
+        return {
+            "id": self.id,
+            "area": self.area,
+            "resourceName": self.resource,
+            "routeTemplate": self.template,
+            "resourceVersion": self.version,
+            "minVersion": "1.0",
+            "maxVersion": "7.2",
+            "releasedVersion": "7.1",
+        }
+
+
+def route(key: str, name: str, template: str, version: int, scopes: Scopes = Scopes(), **methods: Handler) -> Location:
+    """A Location whose `name` is its area and resource."""
+    area, resource = name.split("/")
+    return Location(key, area, resource, template, version, scopes, methods)
+
+
+_NUMBERS = frozenset(
+    {"pipelineId", "runId", "buildId", "logId", "definitionId", "environmentId", "notificationId", "testCaseResultId", "id"}
+)
+
+
+class Host:
+    """One host of Azure DevOps: lets requests in, finds their handler, and dresses its answers."""
+
+    def __init__(self, locations: Sequence[Location], tokens: Tokens, faults: Faults) -> None:
+        self._locations = locations
+        self._tokens = tokens
+        self._faults = faults
+
+    def app(self) -> web.Application:
+        """The application that answers for the host."""
+        app = web.Application(client_max_size=32 * 1024 * 1024)
+        app.router.add_route("*", "/{tail:.*}", self._answer)
+        return app
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            answer = await self._let_in(request)
+        except ApiError as error:
+            answer = failure(error.status, error.key, str(error))
+        except web.HTTPException as answered:
+            answer = answered
+        answer.headers.setdefault("ActivityId", new_id())
+        answer.headers.setdefault("X-VSS-E2EID", new_id())
+        answer.headers.setdefault("X-TFS-Session", request.headers.get("X-TFS-Session", new_id()))
+        answer.headers.setdefault("X-TFS-ProcessId", PROJECT_ID)
+        return answer
+
+    async def _let_in(self, request: web.Request) -> web.StreamResponse:
+        path = request.path.rstrip("/")
+        organization, _, rest = path.lstrip("/").partition("/")
+        if organization.lower() != ORGANIZATION:
+            raise ApiError(404, "HostNotFoundException", f"The service host {organization} does not exist or is not reachable.")
+        who, scopes = self._who(request)
+        if request.method == "OPTIONS":
+            return ok({"count": len(self._locations), "value": [location.told() for location in self._locations]})
+        if fault := await self._misbehave(request):
+            return fault
+        location, values = self._find(f"/{rest}")
+        handler = location.methods.get(request.method)
+        if handler is None:
+            raise ApiError(405, "RequestContentException", f"The requested resource does not support http method '{request.method}'.")
+        _check_version(request)
+        _check_scopes(who, scopes, location.scopes.read if request.method == "GET" else location.scopes.write)
+        if values.get("project", PROJECT).lower() not in {PROJECT, PROJECT_ID}:
+            raise _no_project(values["project"])
+        lost = request.method != "GET" and self._faults.take("ado.lost_answer") is not None
+        answer = await handler(Call(request, who, values, await _body(request)))
+        if lost and request.transport is not None:
+            request.transport.abort()
+        answer.headers.setdefault("X-VSS-UserData", f"{who.oid}:{who.email}")
+        return answer
+
+    def _who(self, request: web.Request) -> tuple[Character, frozenset[str]]:
+        """Who asks, by their token alone."""
+        given = request.headers.get("Authorization", "")
+        if given.lower().startswith("basic "):
+            # A personal access token that is not (or no longer) valid is answered with the page to sign in, as a success.
+            raise web.HTTPNonAuthoritativeInformation(text=_SIGN_IN, content_type="text/html")
+        if not given and request.headers.get("Accept", "").startswith("text/html"):
+            raise web.HTTPFound(f"https://login.microsoftonline.com/{TENANT}/oauth2/authorize?resource={AZURE_DEVOPS}")
+        try:
+            principal = self._tokens.check(given, AZURE_DEVOPS)
+        except BadToken as bad:
+            raise _sign_in(str(bad)) from None
+        if principal.who not in MEMBERS:
+            raise unauthorized(principal.who)
+        return principal.who, principal.scopes
+
+    async def _misbehave(self, request: web.Request) -> web.Response | None:
+        if slow := self._faults.take("ado.slow"):
+            await asyncio.sleep(float(slow.get("seconds", 2)))
+        if (limit := self._faults.take("ado.429")) is not None:
+            answer = failure(
+                429, "RequestBlockedException", "TF400733: The request has been canceled: Request was blocked due to exceeding usage."
+            )
+            if limit.get("retry_after", 1) is not None:
+                answer.headers["Retry-After"] = str(limit.get("retry_after", 1))
+            answer.headers.update({"X-RateLimit-Resource": "Core", "X-RateLimit-Limit": "200", "X-RateLimit-Remaining": "0"})
+            return answer
+        if self._faults.take("ado.503") is not None:
+            return web.Response(status=503, text="The service is unavailable.", content_type="text/html")
+        if self._faults.take("ado.html") is not None:
+            return web.Response(status=203, text=_SIGN_IN, content_type="text/html")
+        return None
+
+    def _find(self, path: str) -> tuple[Location, dict[str, str]]:
+        for location in self._locations:
+            if found := location.pattern.match(path):
+                return location, {name: value for name, value in found.groupdict().items() if value is not None}
+        raise ApiError(404, "HttpException", f"The controller for path '{path}' was not found or does not implement IController.")
+
+
+def ok(document: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    answer = web.Response(status=status, body=json.dumps(document).encode(), headers=headers)
+    answer.headers["Content-Type"] = "application/json; charset=utf-8; api-version=7.1"
+    return answer
+
+
+def failure(status: int, key: str, message: str) -> web.Response:
+    """An error as Azure DevOps writes it."""
+    document = {
+        "$id": "1",
+        "innerException": None,
+        "message": message,
+        "typeName": f"Microsoft.VisualStudio.Services.WebApi.{key}, Microsoft.VisualStudio.Services.WebApi",
+        "typeKey": key,
+        "errorCode": 0,
+        "eventId": 3000,
+    }
+    answer = ok(document, status=status)
+    answer.headers["X-TFS-ServiceError"] = message.replace("\n", " ").encode("ascii", "replace").decode()
+    return answer
+
+
+def unauthorized(who: Character) -> ApiError:
+    """Somebody who is nobody here, or whose token does not reach so far."""
+    return ApiError(401, "UnauthorizedRequestException", f"TF400813: The user '{who.oid}' is not authorized to access this resource.")
+
+
+def _sign_in(why: str) -> web.HTTPUnauthorized:
+    page = f"<!DOCTYPE html><html><head><title>Access Denied</title></head><body><h1>Access Denied</h1><p>{why}</p></body></html>"
+    refused = web.HTTPUnauthorized(text=page, content_type="text/html")
+    refused.headers.add("WWW-Authenticate", f"Bearer authorization_uri=https://login.microsoftonline.com/{TENANT}")
+    refused.headers.add("WWW-Authenticate", 'Basic realm="https://dev.azure.com/"')
+    refused.headers.add("WWW-Authenticate", "TFS-Federated")
+    return refused
+
+
+def _no_project(name: str) -> ApiError:
+    return ApiError(
+        404,
+        "ProjectDoesNotExistWithNameException",
+        f"TF200016: The following project does not exist: {name}. Verify that the name of the project is correct and that the project "
+        "exists on the specified Azure DevOps Server.",
+    )
+
+
+def _check_version(request: web.Request) -> None:
+    """Whoever writes names the version they speak."""
+    given = "api-version" in request.query or "api-version=" in request.headers.get("Accept", "")
+    if request.method != "GET" and not given:
+        raise ApiError(
+            400,
+            "VssVersionNotSpecifiedException",
+            f'No api-version was supplied for the "{request.method}" request. The version must be supplied either as part of the Accept '
+            'header (e.g. "application/json; api-version=1.0") or as a query parameter (e.g. "?api-version=1.0").',
+        )
+
+
+def _check_scopes(who: Character, scopes: frozenset[str], needed: Sequence[str]) -> None:
+    """A delegated token reaches as far as its scopes; a service identity's carries none and reaches as far as its permissions."""
+    held = scopes | {more for scope in scopes for more in _INCLUDES.get(scope, ())}
+    if scopes and needed and not held & _EVERYTHING and not held & set(needed):
+        raise unauthorized(who)
+
+
+async def _body(request: web.Request) -> Any:
+    if not request.can_read_body:
+        return None
+    try:
+        return json.loads(await request.read())
+    except ValueError:
+        raise ApiError(400, "InvalidRequestContentException", "The request body is not valid JSON.") from None
