@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 class AzureML:
     """One workspace. `token` gives a token for Azure Resource Manager and may block; `session` belongs to the caller.
 
-    `logs` is the folder of the worker's log; `timeout` is for one answer, `start_timeout` for the worker's start, in seconds.
+    `logs` is the folder of the worker's log; `timeout` is for one answer, `start_timeout` for the worker's start, in seconds;
+    `command` starts it, and gets the three names as arguments.
     """
 
     def __init__(
@@ -47,28 +48,30 @@ class AzureML:
         logs: Path,
         timeout: float = 30.0,
         start_timeout: float = 60.0,
+        command: Sequence[str] = (sys.executable, "-m", "bot.azure_ml_worker"),
     ) -> None:
         self._token = token
         self._session = session
         self._timeout = timeout
-        command = (sys.executable, "-m", "bot.azure_ml_worker", subscription, resource_group, workspace)
-        self._worker = Worker(command, logs / "azure-ml-worker.log", timeout=timeout, start_timeout=start_timeout)
+        self.worker = Worker(
+            (*command, subscription, resource_group, workspace), logs / "azure-ml-worker.log", timeout=timeout, start_timeout=start_timeout
+        )
         self._tracking: str | None = None
 
     async def close(self) -> None:
         """End the worker."""
-        await self._worker.stop()
+        await self.worker.stop()
 
     async def versions(self, model: str) -> tuple[ModelVersion, ...]:
         """Every registered version, newest first; empty for a model nobody has registered."""
-        said = await self._worker.ask({"do": "versions", "model": model})
+        said = await self.worker.ask({"do": "versions", "model": model})
         found = (version(one) for one in said["versions"])
         return tuple(sorted(found, key=_age, reverse=True))
 
     async def metrics(self, run_id: str) -> Mapping[str, float]:
         """The last value of every metric of an MLflow run. Raises Gone."""
         if self._tracking is None:
-            said = await self._worker.ask({"do": "tracking"})
+            said = await self.worker.ask({"do": "tracking"})
             self._tracking = rest_address(said["tracking"])
         token = await asyncio.to_thread(self._token)
         try:
