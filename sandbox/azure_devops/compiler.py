@@ -6,6 +6,7 @@ https://learn.microsoft.com/azure/devops/pipelines/yaml-schema/
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +72,8 @@ def compile(root: Path, file: str, parameters: Mapping[str, str], variables: Map
             raise BadPipeline(f"/{file}: A value for the '{name}' parameter must be provided.")
     values = bind(document, {name: Word(value, start) for name, value in parameters.items()}, start)
     plan = _Compiler(root).pipeline(document, Names(file, values, dict(variables)))
-    return replace(plan, parameters={name: expressions.as_text(value) for name, value in values.items()})
+    shown = {name: json.dumps(value) if isinstance(value, Table | Rows) else expressions.as_text(value) for name, value in values.items()}
+    return replace(plan, parameters=shown)
 
 
 @dataclass(frozen=True, slots=True)
