@@ -18,9 +18,9 @@ import pytest
 from sandbox import names
 from sandbox.azure_ml.oci import BuildFailed, Corrupt, Layout, parse
 from sandbox.azure_ml.registry import LOGIN_SERVER
-from sandbox.azure_ml.server import AzureML
 from sandbox.names import AGENT, GUEST
 from sandbox.world import World
+from tests.serving import Serving, workspace
 
 SERVER = """
 import json, os
@@ -180,38 +180,13 @@ print("\\n" + json.dumps(seen))
 """
 
 
-class LocalAzure(AzureML):
-    def __init__(self, world: World) -> None:
-        from sandbox.azure_ml.assets import Assets
-        from sandbox.azure_ml.blobs import Storage
-        from sandbox.azure_ml.containers import ContainerInstances
-        from sandbox.azure_ml.endpoints import OnlineEndpoints
-        from sandbox.azure_ml.registry import Registry
-        from sandbox.azure_ml.workspace import Workspaces
-
-        super().__init__(world)
-        storage = Storage(world)
-        workspaces = Workspaces(world, storage)
-        assets = Assets(world, storage, workspaces)
-        self.registry = Registry(world)
-        self.parts = (
-            self.operations,
-            storage,
-            workspaces,
-            assets,
-            self.registry,
-            ContainerInstances(world, self.registry, self.operations),
-            OnlineEndpoints(world, self.registry, self.operations, workspaces, assets),
-        )
-
-
 class Place:
     """A running sandbox whose local Azure can be asked as a script of the pipeline would."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.world = World(folder / "world")
-        self.azure = LocalAzure(self.world)
+        self.azure = Serving(self.world)
 
     async def start(self) -> None:
         await self.world.start([self.azure])
@@ -220,7 +195,7 @@ class Place:
         """Stop the sandbox and start it again on what it remembers."""
         await self.world.stop()
         self.world = World(self.folder / "world")
-        self.azure = LocalAzure(self.world)
+        self.azure = Serving(self.world)
         await self.start()
 
     async def python(self, code: str, *arguments: str) -> dict[str, Any]:
@@ -434,7 +409,7 @@ async def test_a_container_that_crashes_is_started_again(place: Place) -> None:
 @pytest.mark.world
 async def test_an_online_endpoint_serves_its_deployments_to_those_who_have_a_key(place: Place) -> None:
     broken, good = await place.image("import sys; print('no model here', flush=True); sys.exit(3)"), await place.image()
-    await _workspace(place)
+    await workspace(place.world)
 
     seen = await place.python(ENDPOINTS, names.SUBSCRIPTION, good, broken)
 
@@ -493,25 +468,6 @@ async def _get(place: Place, host: str, path: str, token: str) -> tuple[int, Any
     url = f"https://127.0.0.1:{place.world.tls_port}{path}"
     async with aiohttp.ClientSession() as session, session.get(url, headers=headers, ssl=False) as answer:
         return answer.status, await answer.json()
-
-
-async def _workspace(place: Place) -> None:
-    """The workspace and its cluster, made as a client would."""
-    token = place.world.tokens.issue(AGENT, "https://management.azure.com")
-    root = f"https://127.0.0.1:{place.world.tls_port}/subscriptions/{names.SUBSCRIPTION}/resourceGroups/ml/providers"
-    cluster = f"/subscriptions/{names.SUBSCRIPTION}/resourceGroups/ml/providers/Microsoft.ContainerService/managedClusters/aks"
-    parameters = {"workspaceName": {"value": names.WORKSPACE}, "location": {"value": names.LOCATION}}
-    wishes = {
-        f"{root}/Microsoft.Resources/deployments/first": {"properties": {"parameters": parameters}},
-        f"{root}/Microsoft.MachineLearningServices/workspaces/{names.WORKSPACE}/computes/{names.KUBERNETES}": {
-            "properties": {"computeType": "Kubernetes", "resourceId": cluster, "properties": {}}
-        },
-    }
-    headers = {"Authorization": f"Bearer {token}", "Host": "management.azure.com"}
-    async with aiohttp.ClientSession(headers=headers) as session:
-        for url, wish in wishes.items():
-            async with session.put(f"{url}?api-version=2023-04-01", json=wish, ssl=False) as answer:
-                assert answer.ok, await answer.text()
 
 
 def _context(folder: Path, dockerfile: str = DOCKERFILE, server: str = SERVER) -> Path:

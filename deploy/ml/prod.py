@@ -116,11 +116,11 @@ class Release:
         return outcome
 
     def _endpoint(self) -> Any:
-        from azure.ai.ml.entities import KubernetesOnlineEndpoint  # noqa: PLC0415
-
         try:
             return self._ml.online_endpoints.get(self._model.endpoint)
         except ResourceNotFoundError:
+            from azure.ai.ml.entities import KubernetesOnlineEndpoint  # noqa: PLC0415
+
             say(f"Endpoint {self._model.endpoint} is new.")
             wanted = KubernetesOnlineEndpoint(name=self._model.endpoint, compute=self._model.kubernetes, auth_mode="key")
             _finish(self._ml.online_endpoints.begin_create_or_update, wanted)

@@ -1,0 +1,437 @@
+"""The stages that bring a model to people: scoring image, QA, Prod; their decisions alone, and once all of it in the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from azure.mgmt.containerinstance.models import ContainerGroup, IpAddress, Port
+
+from deploy.ml.config import Mistake, Workspace, load
+from deploy.ml.image import archive, assemble, fingerprint
+from deploy.ml.prod import Release, crown, deployment_name, plan
+from deploy.ml.qa import address, group
+from deploy.ml.smoke import Examples, Outcome, examples, smoke, verdict
+from deploy.ml.stage import Failed, quote
+from sandbox.names import AGENT
+from sandbox.world import World
+from tests.sandboxes import ROOT, sandbox
+from tests.serving import Serving, workspace
+
+DIGEST = "sha256:" + "ab" * 32
+NEW = "image-abababababab"
+IMAGE = {
+    "name": "diabetes",
+    "digest": DIGEST,
+    "location": f"contosoml.azurecr.io/diabetes@{DIGEST}",
+    "examples": {"columns": ["age", "bmi"], "rows": [[50, 21.5], [60, 30]], "predictions": [120.5, 200.25]},
+}
+WORKSPACE = Workspace("sub", "ml", "ml-delivery", "westeurope", "contosoml", "pull")
+GOOD = Outcome(True, 2, 3.5, "2 predictions equal to the registered model's own, 3.5 ms each.")
+BAD = Outcome(False, 0, None, "The prediction is 1.0; the registered model says 2.0.")
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "wrong"),
+    [
+        (200, '{"predictions": [120.5]}', None),
+        (200, '{"predictions": [[120.5]]}', None),
+        (200, '{"predictions": [120.50000000000001]}', None),
+        (200, '{"predictions": [120.6]}', "The prediction is 120.6; the registered model says 120.5."),
+        (200, '{"predictions": [120.5, 1]}', "The prediction is 120.5, 1.0; the registered model says 120.5."),
+        (200, "<html>\n", "The answer is not a prediction: <html>"),
+        (400, "no\nsuch column", "The answer is HTTP 400: no such column"),
+    ],
+)
+def test_an_answer_is_right_only_if_it_is_the_models_own(status: int, text: str, wrong: str | None) -> None:
+    assert verdict(status, text, 120.5) == wrong
+
+
+def test_an_image_without_examples_cannot_be_tested() -> None:
+    with pytest.raises(Failed, match=r"image\.json has no examples"):
+        examples({"name": "diabetes", "examples": {"columns": [], "rows": [], "predictions": []}})
+
+
+async def test_the_smoke_test_waits_for_a_deployment_that_still_starts() -> None:
+    async with _Server([503, 404, 200, 200]) as server:
+        outcome = await asyncio.to_thread(smoke, server.url, examples(IMAGE), {"Authorization": "Bearer key"}, patience=30)
+
+    assert (outcome.passed, outcome.checked) == (True, 2)
+    assert server.keys == {"Bearer key"}
+    assert server.asked[-1] == {"dataframe_split": {"columns": ["age", "bmi"], "data": [[60, 30]]}}
+
+
+async def test_the_smoke_test_does_not_wait_for_somebody_who_refuses_it() -> None:
+    async with _Server([401, 200, 200]) as server:
+        outcome = await asyncio.to_thread(smoke, server.url, examples(IMAGE), {}, patience=30)
+
+    assert outcome == Outcome(False, 0, None, "The answer is HTTP 401: answer 1")
+
+
+async def test_a_deployment_that_falters_after_its_first_answer_has_failed() -> None:
+    async with _Server([200, 503]) as server:
+        outcome = await asyncio.to_thread(smoke, server.url, examples(IMAGE), {}, patience=30)
+
+    assert (outcome.passed, outcome.checked, outcome.detail) == (False, 1, "The answer is HTTP 503: answer 2")
+
+
+async def test_nobody_there_is_said_in_words() -> None:
+    outcome = await asyncio.to_thread(smoke, "http://127.0.0.1:9/invocations", examples(IMAGE), {}, patience=0)
+
+    assert outcome == Outcome(False, 0, None, "No answer: ConnectionError.")
+
+
+def test_the_context_of_an_image_is_packed_the_same_wherever_it_lies(tmp_path: Path) -> None:
+    contexts = [_context(tmp_path / name) for name in ("one", "two")]
+
+    assert archive(contexts[0]) == archive(contexts[1])
+    assert fingerprint(contexts[0], {"PYTHON": "3.11"}) == fingerprint(contexts[1], {"PYTHON": "3.11"})
+
+
+def test_whatever_changes_the_image_changes_its_fingerprint(tmp_path: Path) -> None:
+    context = _context(tmp_path / "one")
+    before = fingerprint(context, {"PYTHON": "3.11"})
+
+    (context / "model" / "model.pkl").write_bytes(b"other weights")
+
+    assert len({before, fingerprint(context, {"PYTHON": "3.11"}), fingerprint(context, {"PYTHON": "3.12"})}) == 3
+
+
+def test_a_container_group_is_pulled_by_digest_and_its_key_cannot_be_read_back() -> None:
+    wanted = group(WORKSPACE, IMAGE, "the-key")
+
+    (container,) = wanted.containers
+    (variable,) = container.environment_variables or [None]
+    assert variable is not None
+    assert container.image == f"contosoml.azurecr.io/diabetes@{DIGEST}"
+    assert (variable.name, variable.value, variable.secure_value) == ("SCORING_KEY", None, "the-key")
+    (credential,) = wanted.image_registry_credentials or [None]
+    assert credential is not None
+    assert credential.identity == "/subscriptions/sub/resourceGroups/ml/providers/Microsoft.ManagedIdentity/userAssignedIdentities/pull"
+
+
+def test_without_an_identity_to_pull_under_the_mistake_is_named() -> None:
+    with pytest.raises(Mistake, match="pull_identity"):
+        group(Workspace("sub", "ml", "ml-delivery", "westeurope", "contosoml"), IMAGE, "the-key")
+
+
+def test_the_address_of_a_group_is_what_azure_gave_it() -> None:
+    given = ContainerGroup(containers=[], os_type="Linux", ip_address=IpAddress(ports=[Port(port=5001)], type="Public", ip="20.0.0.1"))
+
+    assert address(given) == "http://20.0.0.1:5001"
+
+
+def test_a_group_without_an_address_is_an_error() -> None:
+    with pytest.raises(Failed, match="has no address"):
+        address(ContainerGroup(containers=[], os_type="Linux"))
+
+
+@pytest.mark.parametrize(
+    ("traffic", "deployments", "retired"),
+    [
+        ({}, [], ()),
+        ({"old": 100}, ["old"], ()),
+        ({"old": 100, "older": 0}, ["old", "older"], ("older",)),
+        ({"old": 100, "older": 0}, ["old", "older", NEW], ("older",)),
+        ({NEW: 100, "old": 0}, ["old", NEW], ()),
+    ],
+)
+def test_what_served_before_stays_to_go_back_to(traffic: Mapping[str, int], deployments: list[str], retired: tuple[str, ...]) -> None:
+    assert plan(traffic, deployments, NEW).retired == retired
+
+
+def test_a_deployment_is_named_after_its_image() -> None:
+    assert deployment_name(DIGEST) == NEW
+
+
+def test_a_good_image_gets_all_traffic_and_the_oldest_goes() -> None:
+    ml = FakeWorkspace(traffic={"old": 100}, deployments=["old", "older", NEW])
+
+    outcome = _release(ml, [GOOD, GOOD]).roll_out()
+
+    assert outcome == GOOD
+    assert ml.traffic == {NEW: 100}
+    assert ml.names == ["old", NEW]
+
+
+def test_an_image_that_fails_beside_the_traffic_never_gets_any() -> None:
+    ml = FakeWorkspace(traffic={"old": 100}, deployments=["old", NEW])
+
+    outcome = _release(ml, [BAD]).roll_out()
+
+    assert outcome == BAD
+    assert ml.traffic == {"old": 100}
+    assert ml.names == ["old"]
+    assert ml.sent == []
+
+
+def test_an_image_that_fails_under_traffic_is_taken_back() -> None:
+    ml = FakeWorkspace(traffic={"old": 100}, deployments=["old", NEW])
+
+    outcome = _release(ml, [GOOD, BAD]).roll_out()
+
+    assert outcome == BAD
+    assert ml.sent == [{NEW: 100}, {"old": 100}]
+    assert ml.names == ["old"]
+
+
+def test_what_serves_already_is_never_deleted() -> None:
+    ml = FakeWorkspace(traffic={NEW: 100}, deployments=["old", NEW])
+
+    outcome = _release(ml, [BAD]).roll_out()
+
+    assert outcome == BAD
+    assert ml.names == ["old", NEW]
+    assert ml.traffic == {NEW: 100}
+
+
+def test_the_champion_is_tagged_before_the_former_one_loses_the_tag() -> None:
+    ml = FakeWorkspace(stages={"1": "former", "2": "champion", "3": None})
+
+    crown(ml, "diabetes", "3")
+
+    assert ml.stages == {"1": "former", "2": "former", "3": "champion"}
+    assert ml.tagged == ["3", "2"]
+
+
+def test_a_champion_stays_one() -> None:
+    ml = FakeWorkspace(stages={"1": None, "2": "champion"})
+
+    crown(ml, "diabetes", "2")
+
+    assert ml.tagged == []
+
+
+def test_somebody_elses_log_cannot_command_the_agent(capsys: pytest.CaptureFixture[str]) -> None:
+    quote("fine\n##vso[task.setvariable variable=a]b\n##[error]no")
+
+    assert capsys.readouterr().out == "  fine\n  ## vso[task.setvariable variable=a]b\n  ## [error]no\n"
+
+
+REGISTER = """
+import sys
+import mlflow.sklearn
+from azure.ai.ml.entities import Model
+from sklearn.linear_model import Ridge
+from deploy.ml import config, data, stage
+parts = data.split(data.load(), 20)
+mlflow.sklearn.save_model(Ridge().fit(parts.training.features, parts.training.target), sys.argv[1])
+ml = stage.client(config.load().workspace)
+for version, stage in (("1", "champion"), ("2", "candidate")):
+    ml.models.create_or_update(Model(name="diabetes", version=version, path=sys.argv[1], type="mlflow_model", tags={"stage": stage}))
+"""
+
+STAGES = """
+import sys
+from deploy.ml import config, stage
+ml = stage.client(config.load().workspace)
+print(*(f"{each.version}={each.tags['stage']}" for each in sorted(ml.models.list(name="diabetes"), key=lambda each: each.version)))
+"""
+
+
+@pytest.mark.world
+@pytest.mark.timeout(300)
+async def test_a_registered_model_reaches_prod(local: Delivery) -> None:
+    await local.run("-c", REGISTER, str(local.folder / "model"))
+    local.hand_on("model.json", {"name": "diabetes", "version": "2"})
+
+    await local.stage("image", "--model-json", str(local.folder / "model.json"))
+    image = local.read("image.json")
+    await local.stage("qa", "--delivery", str(local.folder))
+    await local.stage("prod", "--delivery", str(local.folder))
+
+    qa, prod = local.read("qa.json"), local.read("prod.json")
+    assert image["location"] == f"contosoml.azurecr.io/diabetes@{image['digest']}"
+    assert (qa["passed"], qa["checked"], qa["digest"]) == (True, 5, image["digest"])
+    assert (prod["passed"], prod["checked"], prod["digest"]) == (True, 5, image["digest"])
+    assert prod["endpoint"].endswith("/api/v1/endpoint/diabetes/score")
+    assert (await local.run("-c", STAGES)).split() == ["1=former", "2=champion"]
+
+    local.hand_on("image.json", image | {"examples": image["examples"] | {"predictions": [0.0] * 5}})
+    log = await local.stage("prod", "--delivery", str(local.folder), fails=True)
+
+    assert "##vso[task.logissue type=error]Prod: The prediction is" in log
+    assert not local.read("prod.json")["passed"]
+
+
+class Delivery:
+    """Runs stages one after the other, as the agent would, in one folder."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.folder = folder
+        self._world = world
+        folder.mkdir()
+
+    async def stage(self, name: str, *arguments: str, fails: bool = False) -> str:
+        """Run a stage script; returns its log."""
+        return await self.run("-m", f"deploy.ml.{name}", *arguments, "--out", str(self.folder), fails=fails)
+
+    async def run(self, *arguments: str, fails: bool = False) -> str:
+        """Run Python under the agent's identity; returns what it printed."""
+        log = self.folder / "log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *arguments,
+                cwd=ROOT,
+                env=self._world.outside(AGENT),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            assert await process.wait() == int(fails), log.read_text()
+        return log.read_text()
+
+    def hand_on(self, name: str, document: Mapping[str, Any]) -> None:
+        (self.folder / name).write_text(json.dumps({"schema": 1, **document}))
+
+    def read(self, name: str) -> dict[str, Any]:
+        return dict(json.loads((self.folder / name).read_text()))
+
+
+@pytest.fixture
+async def local(tmp_path: Path) -> AsyncIterator[Delivery]:
+    async with sandbox(tmp_path / "world", Serving) as world:
+        await workspace(world)
+        yield Delivery(world, tmp_path / "delivery")
+
+
+@dataclass
+class FakeThing:
+    """Whatever has a name and a state."""
+
+    name: str
+    provisioning_state: str = "Succeeded"
+    scoring_uri: str = "http://127.0.0.1/score"
+    primary_key: str = "key"
+    traffic: dict[str, int] = field(default_factory=dict)
+    version: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def result(self) -> FakeThing:
+        return self
+
+
+class FakeWorkspace:
+    """A workspace with one endpoint and one model; it is its own operation groups."""
+
+    def __init__(
+        self, *, traffic: dict[str, int] | None = None, deployments: list[str] | None = None, stages: dict[str, str | None] | None = None
+    ) -> None:
+        self.traffic = traffic or {}
+        self.names = deployments or []
+        self.stages = stages or {}
+        self.sent: list[dict[str, int]] = []
+        self.tagged: list[str] = []
+        self.online_endpoints = _Endpoints(self)
+        self.online_deployments = _Deployments(self)
+        self.models = _Models(self)
+
+
+class _Endpoints:
+    def __init__(self, ml: FakeWorkspace) -> None:
+        self._ml = ml
+
+    def get(self, name: str) -> FakeThing:
+        return FakeThing(name, traffic=dict(self._ml.traffic))
+
+    def get_keys(self, name: str) -> FakeThing:
+        return FakeThing(name)
+
+    def begin_create_or_update(self, endpoint: FakeThing) -> FakeThing:
+        self._ml.traffic = endpoint.traffic
+        self._ml.sent.append(endpoint.traffic)
+        return endpoint
+
+
+class _Deployments:
+    def __init__(self, ml: FakeWorkspace) -> None:
+        self._ml = ml
+
+    def list(self, endpoint_name: str) -> list[FakeThing]:
+        assert endpoint_name == "diabetes"
+        return [FakeThing(name) for name in self._ml.names]
+
+    def get_logs(self, name: str, endpoint_name: str, lines: int) -> str:
+        return f"{lines} lines of {endpoint_name}/{name}"
+
+    def begin_delete(self, name: str, endpoint_name: str) -> FakeThing:
+        assert not self._ml.traffic.get(name), f"{endpoint_name}/{name} has traffic"
+        self._ml.names.remove(name)
+        return FakeThing(name)
+
+
+class _Models:
+    def __init__(self, ml: FakeWorkspace) -> None:
+        self._ml = ml
+
+    def list(self, name: str) -> list[FakeThing]:
+        return [self.get(name, version) for version in self._ml.stages]
+
+    def get(self, name: str, version: str) -> FakeThing:
+        stage = self._ml.stages[version]
+        return FakeThing(name, version=version, tags={"stage": stage} if stage else {})
+
+    def create_or_update(self, model: FakeThing) -> None:
+        self._ml.tagged.append(model.version)
+        self._ml.stages[model.version] = model.tags["stage"]
+
+
+class _Server:
+    """Answers with one status after the other, rightly where it is 200."""
+
+    def __init__(self, statuses: list[int]) -> None:
+        self._statuses = iter(statuses)
+        self.asked: list[Any] = []
+        self.keys: set[str] = set()
+        self.url = ""
+
+    async def __aenter__(self) -> _Server:
+        app = web.Application()
+        app.add_routes([web.post("/score", self._answer)])
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/score"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.asked.append(await request.json())
+        self.keys.add(request.headers.get("Authorization", ""))
+        row = self.asked[-1]["dataframe_split"]["data"][0]
+        status = next(self._statuses)
+        if status != 200:
+            return web.Response(status=status, text=f"answer {len(self.asked)}")
+        return web.json_response({"predictions": [{50: 120.5, 60: 200.25}[row[0]]]})
+
+
+def _release(ml: FakeWorkspace, outcomes: list[Outcome]) -> Release:
+    said = iter(outcomes)
+
+    def try_out(url: str, rows: Examples, headers: Mapping[str, str]) -> Outcome:
+        assert url
+        assert rows.predictions
+        assert headers["Authorization"] == "Bearer key"
+        return next(said)
+
+    model = load(ROOT / "callboard.toml").model("diabetes")
+    return Release(ml, model, IMAGE, try_out)
+
+
+def _context(folder: Path) -> Path:
+    model = folder.with_name(folder.name + "-model")
+    model.mkdir()
+    (model / "MLmodel").write_text("flavors: {}")
+    (model / "model.pkl").write_bytes(b"weights")
+    return assemble(model, folder)
