@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -77,6 +78,7 @@ def client(workspace: Workspace) -> MLClient:
     from azure.ai.ml import MLClient  # noqa: PLC0415
     from azure.identity import DefaultAzureCredential  # noqa: PLC0415
 
+    logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # it warns of its own experiments whenever it loads more of itself
     return MLClient(DefaultAzureCredential(), workspace.subscription, workspace.resource_group, workspace.name, enable_telemetry=False)
 
 
