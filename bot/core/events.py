@@ -157,7 +157,7 @@ def _known(id: object, what: str) -> int:
         case _:
             number = 0
     if not 0 < number < 2**63:
-        raise Malformed(f"{str(id)[:40]!r} is no id of a {what}.")
+        raise Malformed(f"{str(id)[:40]!r} cannot be the number of the {what}.")
     return number
 
 

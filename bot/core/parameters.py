@@ -68,15 +68,9 @@ def limits(parameter: Parameter) -> str:
     if parameter.kind is Kind.CHOICE:
         return "one of " + ", ".join(parameter.choices)
     noun = "a whole number" if parameter.kind is Kind.INTEGER else "a number"
-    match parameter.minimum, parameter.maximum:
-        case None, None:
-            return noun
-        case None, maximum:
-            return f"{noun} up to {_plain(maximum)}"
-        case minimum, None:
-            return f"{noun} from {_plain(minimum)}"
-        case minimum, maximum:
-            return f"{noun} from {_plain(minimum)} to {_plain(maximum)}"
+    low = f" from {parameter.minimum:.15g}" if parameter.minimum is not None else ""
+    high = f" {'to' if low else 'up to'} {parameter.maximum:.15g}" if parameter.maximum is not None else ""
+    return f"{noun}{low}{high}"
 
 
 def _mistake(parameter: Parameter, value: str) -> str | None:
@@ -94,7 +88,3 @@ def _mistake(parameter: Parameter, value: str) -> str | None:
 
 def _example(model: Model) -> str:
     return f"{model.parameters[0].name}=…" if model.parameters else "none: this model has no parameters"
-
-
-def _plain(number: float | None) -> str:
-    return f"{number:.15g}"
