@@ -46,6 +46,10 @@ class ContainerInstances:
             web.get(_GROUP + "/containers/{container}/logs", self._logs),
         ]
 
+    def all(self) -> list[dict[str, Any]]:
+        """Every container group's document."""
+        return [self._document(name, group) for name, group in self._groups.items()]
+
     async def start(self) -> None:
         """Start the groups that ran when the sandbox stopped."""
         for name, group in self._groups.items():
@@ -59,7 +63,7 @@ class ContainerInstances:
         self._running.clear()
 
     async def _list(self, _: web.Request) -> web.Response:
-        return web.json_response({"value": [self._document(name, group) for name, group in self._groups.items()]})
+        return web.json_response({"value": self.all()})
 
     async def _get(self, request: web.Request) -> web.Response:
         name, group = self._known(request)

@@ -68,6 +68,13 @@ class OnlineEndpoints:
             web.post(_DEPLOYMENT + "/getLogs", self._logs),
         ]
 
+    def all(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Every endpoint's document, each with those of its deployments."""
+        return [
+            (self._document(name), [self._deployment_document(key) for key in self._deployments if key.startswith(f"{name}/")])
+            for name in self._endpoints
+        ]
+
     async def start(self) -> None:
         """Open the scoring addresses and start the deployments that served when the sandbox stopped."""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
