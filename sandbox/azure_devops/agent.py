@@ -10,6 +10,7 @@ import codecs
 import os
 import platform
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -345,11 +346,18 @@ class _Work:
         environment |= {name: expand_macros(value, self.desk.variables) for name, value in self.step.env.items()}
         _insist_on(folder)
         output, theirs = await _pipe()
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=folder, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=theirs, stderr=theirs, start_new_session=True
-        )
-        theirs.close()
-        self.desk.groups.append(process.pid)
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, start_new_session=True
+                )
+            self.desk.groups.append(process.pid)
+            return await self._attend(process, output.reader)
+        finally:
+            output.transport.close()
+
+    async def _attend(self, process: asyncio.subprocess.Process, output: asyncio.StreamReader) -> int:
+        """Listen to a process until it ends; end it if we are no longer wanted."""
         listening = asyncio.ensure_future(self._listen(output))
         try:
             code = await process.wait()
@@ -363,15 +371,12 @@ class _Work:
                 await asyncio.shield(_end(process))
             await _cancel(listening)
 
-    async def _listen(self, output: _Output) -> None:
-        try:
-            async for line in _lines(output.reader):
-                if command := commands.parse(line):
-                    await self._obey(command)
-                else:
-                    self.say(line)
-        finally:
-            output.transport.close()
+    async def _listen(self, output: asyncio.StreamReader) -> None:
+        async for line in _lines(output):
+            if command := commands.parse(line):
+                await self._obey(command)
+            else:
+                self.say(line)
 
     async def _obey(self, command: commands.Command) -> None:
         value = command.value.strip()
