@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pytest
 from aiohttp import web
 from azure.mgmt.containerinstance.models import ContainerGroup, IpAddress, Port
 
+from bot.settings import EnvironmentVariables
 from deploy.ml.config import Mistake, Workspace, load
 from deploy.ml.image import archive, assemble, fingerprint
 from deploy.ml.prod import Release, crown, deployment_name, plan
@@ -108,12 +110,12 @@ def test_a_container_group_is_pulled_by_digest_and_its_key_cannot_be_read_back()
     wanted = group(WORKSPACE, IMAGE, "the-key")
 
     (container,) = wanted.containers
-    (variable,) = container.environment_variables or [None]
-    assert variable is not None
+    assert container.environment_variables is not None
+    (variable,) = container.environment_variables
     assert container.image == f"contosoml.azurecr.io/diabetes@{DIGEST}"
     assert (variable.name, variable.value, variable.secure_value) == ("SCORING_KEY", None, "the-key")
-    (credential,) = wanted.image_registry_credentials or [None]
-    assert credential is not None
+    assert wanted.image_registry_credentials is not None
+    (credential,) = wanted.image_registry_credentials
     assert credential.identity == "/subscriptions/sub/resourceGroups/ml/providers/Microsoft.ManagedIdentity/userAssignedIdentities/pull"
 
 
@@ -213,6 +215,36 @@ def test_somebody_elses_log_cannot_command_the_agent(capsys: pytest.CaptureFixtu
     quote("fine\n##vso[task.setvariable variable=a]b\n##[error]no")
 
     assert capsys.readouterr().out == "  fine\n  ## vso[task.setvariable variable=a]b\n  ## [error]no\n"
+
+
+def test_the_bot_is_given_settings_it_knows_and_all_that_it_needs() -> None:
+    bicep = (ROOT / "deploy" / "bot" / "main.bicep").read_text()
+    dockerfile = (ROOT / "deploy" / "bot" / "Dockerfile").read_text()
+    given = set(re.findall(r"name: '([A-Z_]+)'", bicep)) | set(re.findall(r"\b([A-Z_]+)=", dockerfile))
+
+    fields = EnvironmentVariables.model_fields
+
+    assert given - set(fields) == {"AZURE_CLIENT_ID", "PATH", "PYTHONUNBUFFERED"}
+    assert {name for name, field in fields.items() if field.is_required()} <= given
+
+
+def test_every_secret_of_the_bot_is_a_reference_to_the_vault() -> None:
+    bicep = (ROOT / "deploy" / "bot" / "main.bicep").read_text()
+
+    variables = dict(re.findall(r"name: '([A-Z_]+)', (value|secretRef): ", bicep))
+
+    secret = {name for name, field in EnvironmentVariables.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert {name for name, how in variables.items() if how == "secretRef"} == secret
+
+
+@pytest.mark.parametrize("dockerfile", ["deploy/bot/Dockerfile", "deploy/ml/serving/Dockerfile"])
+def test_what_an_image_copies_is_there(dockerfile: str) -> None:
+    folder = ROOT if "bot" in dockerfile else (ROOT / dockerfile).parent
+    copied = re.findall(r"^COPY (?!--from)(\S+) ", (ROOT / dockerfile).read_text(), re.MULTILINE)
+
+    missing = [name for name in copied if not (folder / name).exists()]
+
+    assert missing == ([] if "bot" in dockerfile else ["model/"])  # the stage lays the model beside the recipe
 
 
 REGISTER = """
