@@ -14,13 +14,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import procrastinate
 import psycopg
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import Job, Status
 from psycopg.rows import class_row
+from psycopg_pool import PoolTimeout
 
 from bot.database import Database
 from bot.lanes import Lanes
@@ -215,8 +216,16 @@ class Inbox:
             case []:
                 return None
             case batch:
-                await self._settle(batch, await self._work(batch))
+                await self._settle(batch, await self._worked(batch))
                 return 0.0
+
+    async def _worked(self, batch: Sequence[Delivery]) -> Sequence[Outcome]:
+        try:
+            return await self._work(batch)
+        except (psycopg.OperationalError, PoolTimeout):  # no fault of the delivery's
+            async with self._database.pool.connection() as connection:
+                await connection.execute("update delivery set begun = begun - 1 where id = any(%s)", ([one.id for one in batch],))
+            raise
 
     async def _take(self, lane: str) -> list[Delivery] | float:
         """The next deliveries of a lane to be worked off together, or how many seconds its first one has to wait."""
@@ -327,25 +336,6 @@ class Inbox:
         if self._writing is not None:
             await self._writing.close()
 
-    # For people
-
-    async def parked(self) -> list[GivenUp]:
-        """What was given up, newest first."""
-        async with self._database.pool.connection() as connection, connection.cursor(row_factory=class_row(GivenUp)) as cursor:
-            await cursor.execute(
-                "select reference, kind, lane, problem, parked from delivery where parked is not null order by parked desc"
-            )
-            return await cursor.fetchall()
-
-    async def again(self, reference: str) -> bool:
-        """Put a parked delivery back; False where no delivery has that reference."""
-        async with self._database.pool.connection() as connection:
-            found = await connection.execute(
-                "update delivery set parked = null, attempts = 0, begun = 0, due = now() where reference = %s and parked is not null",
-                (reference,),
-            )
-        return found.rowcount > 0
-
 
 @dataclass(frozen=True, slots=True)
 class _Waiting(Delivery):
@@ -407,6 +397,28 @@ async def _settle(connection: psycopg.AsyncConnection, id: int, outcome: Outcome
             )
 
 
-def now() -> datetime:
-    """The time deliveries are stamped with."""
-    return datetime.now(UTC)
+# For people
+
+
+async def parked(database: Database) -> list[GivenUp]:
+    """What was given up, newest first."""
+    async with database.pool.connection() as connection, connection.cursor(row_factory=class_row(GivenUp)) as cursor:
+        await cursor.execute("select reference, kind, lane, problem, parked from delivery where parked is not null order by parked desc")
+        return await cursor.fetchall()
+
+
+async def count_parked(database: Database) -> int:
+    """How many deliveries were given up."""
+    async with database.pool.connection() as connection:
+        row = await (await connection.execute("select count(*) from delivery where parked is not null")).fetchone()
+    return row[0] if row else 0
+
+
+async def again(database: Database, reference: str) -> bool:
+    """Put a parked delivery back, for the next sweep; False where no delivery has that reference."""
+    async with database.pool.connection() as connection:
+        found = await connection.execute(
+            "update delivery set parked = null, attempts = 0, begun = 0, due = now() where reference = %s and parked is not null",
+            (reference,),
+        )
+    return found.rowcount > 0

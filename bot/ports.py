@@ -76,11 +76,15 @@ class Models(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Whisper:
-    """Where a private answer goes: the `url` Slack gave us, or an ephemeral message in the channel."""
+    """Where a private answer goes: the `url` Slack gave us, or an ephemeral message in the channel.
+
+    With `replaces` it takes the place of the private message that was clicked.
+    """
 
     person: str
     channel: str
     url: str | None = None
+    replaces: bool = False
 
 
 class Chat(Protocol):

@@ -93,7 +93,7 @@ class Slack:
         """Tell one person something, best effort: by the address Slack gave us, else as an ephemeral message."""
         for blocks in (message.blocks, message.plain, ()):
             try:
-                if to.url is None or not await self._respond(to.url, message.text, blocks):
+                if to.url is None or not await self._respond(to.url, message.text, blocks, replaces=to.replaces):
                     await _write(
                         self._web.chat_postEphemeral(channel=to.channel, user=to.person, text=message.text, blocks=_blocks(blocks) or None)
                     )
@@ -180,9 +180,9 @@ class Slack:
             raise NotNow(f"Slack could not be reached: {_named(error)}.") from error
         return {**_data(answer), "scopes": answer.headers.get("x-oauth-scopes") or answer.headers.get("X-OAuth-Scopes") or ""}
 
-    async def _respond(self, url: str, text: str, blocks: Sequence[Block]) -> bool:
+    async def _respond(self, url: str, text: str, blocks: Sequence[Block], *, replaces: bool) -> bool:
         """Answer by a response_url; False where Slack no longer takes it (30 minutes, 5 times)."""
-        said: dict[str, Any] = {"response_type": "ephemeral", "replace_original": False, "text": text}
+        said: dict[str, Any] = {"response_type": "ephemeral", "replace_original": replaces, "text": text}
         if blocks:
             said["blocks"] = _blocks(blocks)
         try:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from bot.database import Database
-from bot.inbox import ENDED_OFTEN, Closed, Delivery, Done, Inbox, Later, Outcome, Parked, Tick
+from bot.inbox import ENDED_OFTEN, Closed, Delivery, Done, Inbox, Later, Outcome, Parked, Tick, again, parked
 from tests.database import Cluster
 from tests.examples import NOW
 
@@ -147,10 +147,10 @@ async def test_what_is_given_up_is_parked_and_lets_others_pass(database: Databas
         await worker.until(lambda: len(worker.calls) == 1)
         await inbox.keep(delivery(2))
         await settled(database)
-        parked = await inbox.parked()
+        given_up = await parked(database)
 
     assert worker.calls == [("1",), ("2",)]
-    assert [(one.reference, one.lane, one.problem) for one in parked] == [("beef", "run:480", "A handler raised KeyError.")]
+    assert [(one.reference, one.lane, one.problem) for one in given_up] == [("beef", "run:480", "A handler raised KeyError.")]
 
 
 async def test_a_parked_delivery_can_be_put_back(database: Database) -> None:
@@ -158,7 +158,7 @@ async def test_a_parked_delivery_can_be_put_back(database: Database) -> None:
     async with running(database, first) as inbox:
         await inbox.keep(delivery(1))
         await settled(database)
-        found = (await inbox.again("beef"), await inbox.again("beef"))
+        found = (await again(database, "beef"), await again(database, "beef"))
 
     second = Worker()
     async with running(database, second):
@@ -173,10 +173,10 @@ async def test_evidence_is_kept_and_never_worked_off(database: Database) -> None
     async with running(database, worker) as inbox:
         await inbox.keep(delivery(1), Done())
         await inbox.keep(delivery(2), Parked("feed", "The event names no run."))
-        parked = await inbox.parked()
+        given_up = await parked(database)
 
     assert worker.calls == []
-    assert [one.reference for one in parked] == ["feed"]
+    assert [one.reference for one in given_up] == ["feed"]
 
 
 async def test_a_delivery_survives_the_end_of_the_process_that_took_it(database: Database) -> None:
@@ -208,10 +208,10 @@ async def test_a_delivery_that_keeps_ending_the_bot_is_parked(database: Database
     after = Worker()
     async with running(database, after) as inbox:
         await settled(database)
-        parked = await inbox.parked()
+        given_up = await parked(database)
 
     assert after.calls == []
-    assert [one.lane for one in parked] == ["run:480"]
+    assert [one.lane for one in given_up] == ["run:480"]
 
 
 async def test_a_delivery_that_ended_the_bot_is_taken_alone(database: Database) -> None:

@@ -1,0 +1,217 @@
+"""`python -m bot`: the settings become edges, the edges a Callboard, and that runs until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot.logs import set_up
+from bot.settings import EnvironmentVariables, Settings, SettingsProblem, dotenv, load
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+log = logging.getLogger("bot")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do one of the commands; gives the exit code."""
+    asked = _parser().parse_args(arguments)
+    try:
+        settings = load({**_dotenv(), **os.environ})
+    except SettingsProblem as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    set_up(settings.environment.LOG_LEVEL, settings.environment.LOG_FORMAT)
+    settings.environment.CALLBOARD_DATA.mkdir(parents=True, exist_ok=True)
+    match asked.command:
+        case "hooks":
+            return asyncio.run(_hooks(settings, apply=asked.do == "apply", renew=asked.renew, releases=asked.releases))
+        case "doctor":
+            return asyncio.run(_doctor(settings))
+        case "parked":
+            return asyncio.run(_parked(settings, asked.again))
+        case _:
+            return _run(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bot", description="Callboard: machine-learning delivery, run from Slack.")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("run", help="run the bot (what happens without a command, too)")
+    hooks = commands.add_parser("hooks", help="Azure DevOps' service-hook subscriptions: list them, or make them as they should be")
+    hooks.add_argument("do", nargs="?", choices=("list", "apply"), default="list")
+    hooks.add_argument("--renew", action="store_true", help="write all of ours anew, after a change of password or secret")
+    hooks.add_argument("--releases", nargs="*", type=int, default=(), metavar="ID", help="classic release definitions to listen to, too")
+    commands.add_parser("doctor", help="check settings, Slack, Azure DevOps, hooks and database, and say what to do")
+    parked = commands.add_parser("parked", help="deliveries that were given up: list them, or put one back")
+    parked.add_argument("--again", metavar="REFERENCE", help="put this one back into the inbox")
+    return parser
+
+
+def _run(settings: Settings) -> int:
+    from bot.database import DatabaseProblem  # noqa: PLC0415 only what a command needs is imported
+
+    try:
+        with _database_url(settings.environment, share=False) as url:
+            return asyncio.run(_serve(settings, url))
+    except DatabaseProblem as problem:
+        log.error("%s", problem)  # noqa: TRY400 the sentence says it all
+        return 1
+
+
+async def _serve(settings: Settings, url: str) -> int:
+    """Run the bot until SIGTERM or SIGINT."""
+    from aiohttp.web import AppRunner, TCPSite  # noqa: PLC0415
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    environment = settings.environment
+    async with _callboard(settings, url) as app:
+        runner = AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5)
+        await runner.setup()
+        try:
+            await TCPSite(runner, environment.CALLBOARD_HOST, environment.CALLBOARD_PORT).start()
+            log.info("Callboard listens on %s", ", ".join(f"{address[0]}:{address[1]}" for address in runner.addresses))
+            await stop.wait()
+            log.info("Callboard stops")
+        finally:
+            await runner.cleanup()
+    return 0
+
+
+@asynccontextmanager
+async def _callboard(settings: Settings, url: str) -> AsyncIterator[web.Application]:
+    """The edges opened, and the bot on them."""
+    import aiohttp  # noqa: PLC0415
+
+    from bot import slack  # noqa: PLC0415
+    from bot.app import Callboard  # noqa: PLC0415
+    from bot.azure_devops import AzureDevOps  # noqa: PLC0415
+    from bot.azure_ml import AzureML  # noqa: PLC0415
+    from bot.credential import AZURE, AZURE_DEVOPS, Credential  # noqa: PLC0415
+    from bot.database import Database  # noqa: PLC0415
+    from handlers import router  # noqa: PLC0415
+
+    environment, team, workspace = settings.environment, settings.team, settings.workspace
+    credential = Credential()
+    pipelines = AzureDevOps(
+        team.organization,
+        team.project,
+        token=lambda: credential.token(AZURE_DEVOPS),
+        cache=_cache(environment),
+        environments={known.stage: name for name, known in team.environments.items()},
+    )
+    database = Database(url)
+    await database.open()
+    async with slack.session() as session, aiohttp.ClientSession(trust_env=True) as azure:
+        models = AzureML(
+            workspace.subscription,
+            workspace.resource_group,
+            workspace.name,
+            token=lambda: credential.token(AZURE),
+            session=azure,
+            logs=environment.CALLBOARD_DATA,
+        )
+        callboard = Callboard(
+            settings,
+            router,
+            database=database,
+            web_client=slack.client(environment.SLACK_BOT_TOKEN.get_secret_value(), session),
+            session=session,
+            pipelines=pipelines,
+            models=models,
+        )
+        try:
+            yield callboard.application()
+        finally:
+            await models.close()
+            await pipelines.close()
+            await database.close()
+
+
+async def _hooks(settings: Settings, *, apply: bool, renew: bool, releases: Sequence[int]) -> int:
+    from bot import hooks  # noqa: PLC0415
+    from bot.core.errors import OutsideError  # noqa: PLC0415
+    from bot.doctor import azure_devops, receiver  # noqa: PLC0415
+
+    async with azure_devops(settings, _cache(settings.environment)) as pipelines:
+        try:
+            if apply:
+                lines = await hooks.apply(pipelines.hooks, settings.team, receiver(settings), releases=releases, renew=renew)
+            else:
+                lines = await hooks.show(pipelines.hooks, settings.team, receiver(settings), releases=releases)
+        except OutsideError as error:
+            _say(f"Azure DevOps: {error}")
+            return 1
+    _say(*lines)
+    return 0
+
+
+async def _doctor(settings: Settings) -> int:
+    from bot.doctor import examine  # noqa: PLC0415
+
+    with _database_url(settings.environment, share=True) as url:
+        findings = await examine(settings, url, _cache(settings.environment))
+    _say(*(f"{'fine ' if finding.fine else 'WRONG'}  {finding.what}: {finding.said}" for finding in findings))
+    return 0 if all(finding.fine for finding in findings) else 1
+
+
+async def _parked(settings: Settings, again: str | None) -> int:
+    from bot.database import Database  # noqa: PLC0415
+    from bot.inbox import again as put_back  # noqa: PLC0415
+    from bot.inbox import parked  # noqa: PLC0415
+
+    with _database_url(settings.environment, share=True) as url:
+        database = Database(url)
+        await database.open()
+        try:
+            if again is not None:
+                found = await put_back(database, again)
+                _say("Put back; the bot takes it up within seconds." if found else f"Nothing is parked under {again}.")
+                return 0 if found else 1
+            given_up = await parked(database)
+        finally:
+            await database.close()
+    _say(*(f"{one.reference}  {one.parked:%Y-%m-%d %H:%M}  {one.kind}  {one.lane}  {one.problem}" for one in given_up))
+    return 0
+
+
+@contextmanager
+def _database_url(environment: EnvironmentVariables, *, share: bool) -> Iterator[str]:
+    """The database that was named, or one of our own for as long as we need it."""
+    from bot.database import serve  # noqa: PLC0415
+
+    if environment.DATABASE_URL is not None:
+        yield environment.DATABASE_URL.get_secret_value()
+    else:
+        with serve(environment.CALLBOARD_DATA, share=share) as url:
+            yield url
+
+
+def _cache(environment: EnvironmentVariables) -> Path:
+    """Where the azure-devops SDK keeps its routes."""
+    return environment.CALLBOARD_DATA / "azure-devops-cache"
+
+
+def _dotenv() -> dict[str, str]:
+    path = Path(".env")
+    return dotenv(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,356 @@
+"""Everything put together: doors, inbox, router, board. Deliveries become typed calls of handlers here, and errors become words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import aiohttp
+import psycopg
+import structlog
+from aiohttp import web
+from psycopg_pool import PoolTimeout
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot import interactions
+from bot.board import Pace, SlackBoard, backoff
+from bot.core import events
+from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
+from bot.core.events import Event
+from bot.core.team import Team
+from bot.database import Database
+from bot.doors import CLICK, COMMAND, HOOK, LARGEST, HookDoor, SlackDoor, Socket
+from bot.hooks import PATH
+from bot.inbox import SWEEP, TIDY, Delivery, Done, Inbox, Later, Outcome, Parked, Tick, count_parked
+from bot.interactions import Origin
+from bot.logs import reference
+from bot.messages.kit import Message, Modal, Reply
+from bot.messages.private import note
+from bot.ports import Bot, Models, Pipelines, Whisper
+from bot.routing import OnEvent, Router, Timer, Usage
+from bot.settings import Settings
+from bot.slack import Slack
+from bot.store import SqlStore
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PEOPLE_WAIT = 4  # attempts at what a person asked for, until they are told that it is not possible now
+EVENTS_WAIT = 40  # about five hours: an outage is not an event's fault
+BUGS_WAIT = 5  # attempts at an event that our own code fails on
+STALE_BUTTON = "This button is no longer in use. Look for a newer message, or give the command again."
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """Our own code failed; the log has the reason under the reference."""
+
+    reference: str
+    problem: str
+
+
+async def attempt(what: str, run: Awaitable[T]) -> T | Crash:
+    """The result; for an error that nobody expected a reference to the log. What is expected, and a database that is away, passes."""
+    try:
+        return await run
+    except (OutsideError, Usage, psycopg.OperationalError, PoolTimeout):
+        raise
+    except Exception as error:  # the one place where a bug becomes words
+        number = reference()
+        log.exception("%s failed, reference %s", what, number)
+        return Crash(number, f"{what} failed with {type(error).__name__}.")
+
+
+class Work:
+    """Works off deliveries: JSON becomes an event, click, request or submission; the router names the function; its reply is delivered."""
+
+    def __init__(self, bot: Bot, slack: Slack, router: Router) -> None:
+        self._bot = bot
+        self._slack = slack
+        self._router = router
+
+    async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        """One outcome for each delivery."""
+        with structlog.contextvars.bound_contextvars(delivery=deliveries[-1].key):
+            if deliveries[0].kind == HOOK:
+                return await self._events(deliveries)
+            return [await self._person(delivery) for delivery in deliveries]
+
+    async def tick(self, timer: Timer) -> None:
+        """Run a timer's function; the next tick is the next attempt."""
+        with structlog.contextvars.bound_contextvars(delivery=f"tick:{timer.name}"):
+            try:
+                await attempt(timer.name, timer.run(self._bot))
+            except OutsideError as error:
+                log.warning("%s waits for its next turn: %s", timer.name, error)
+
+    # Events
+
+    async def _events(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        """Many events of one run become one call, with the newest of them."""
+        read = [_read(delivery) for delivery in deliveries]
+        newest: dict[tuple[OnEvent, int], tuple[Event, int]] = {}
+        for delivery, event in zip(deliveries, read, strict=True):
+            if not isinstance(event, (Done, Parked)) and (run := self._router.events.get(type(event))):
+                newest.pop((run, event.run_id), None)
+                newest[run, event.run_id] = (event, delivery.attempts)
+        outcomes: dict[tuple[OnEvent, int], Outcome] = {}
+        for (run, run_id), (event, attempts) in newest.items():
+            outcomes[run, run_id] = await self._event(run, event, attempts)
+        return [
+            event
+            if isinstance(event, (Done, Parked))
+            else outcomes.get((self._router.events.get(type(event), _no_event), event.run_id), Done())
+            for event in read
+        ]
+
+    async def _event(self, run: OnEvent, event: Event, attempts: int) -> Outcome:
+        what = f"{run.__module__}.{run.__name__}"
+        try:
+            result = await attempt(what, run(self._bot, event))
+        except (NotNow, Uncertain) as error:
+            if attempts >= EVENTS_WAIT:
+                return _parked(what, str(error))
+            after = error.after if isinstance(error, NotNow) else None
+            return Later(after or backoff(attempts), str(error))
+        except OutsideError as error:
+            log.warning("%s: %s", what, error)
+            return Done()
+        if isinstance(result, Crash):
+            return Parked(result.reference, result.problem) if attempts + 1 >= BUGS_WAIT else Later(backoff(attempts), result.problem)
+        return Done()
+
+    # People
+
+    async def _person(self, delivery: Delivery) -> Outcome:
+        body, view = interactions.recalled(delivery.payload)
+        origin, call = self._call(delivery.kind, body)
+        origin = Origin(origin.person, origin.channel, origin.url, view, origin.ephemeral)
+        try:
+            reply = await attempt(f"{delivery.kind} {delivery.key}", call)
+        except NotNow as error:
+            if delivery.attempts + 1 < PEOPLE_WAIT:
+                return Later(min(error.after or backoff(delivery.attempts), 30.0), str(error))
+            await self._say(origin, note(f"{error} Please try again later."))
+            return Done()
+        except (Gone, Refused, Uncertain, Usage) as error:
+            await self._say(origin, note(str(error)))
+            return Done()
+        if isinstance(reply, Crash):
+            await self._say(
+                origin, note(f"Something went wrong in Callboard. Its owners find the reason in its log, under {reply.reference}.")
+            )
+            return Parked(reply.reference, reply.problem)
+        await self._deliver(origin, reply)
+        return Done()
+
+    def _call(self, kind: str, body: interactions.Body) -> tuple[Origin, Awaitable[Reply]]:
+        """Who asks, and the call of the function that answers."""
+        match kind:
+            case str() if kind == COMMAND:
+                return interactions.command_origin(body), self._command(body)
+            case str() if kind == CLICK:
+                return interactions.click_origin(body), self._click(body)
+            case _:
+                return interactions.submission_origin(body), self._submission(body)
+
+    async def _command(self, body: interactions.Body) -> Reply:
+        request = interactions.command(body, self._bot.team.prefix)
+        command = self._router.commands.get(request.command) or self._router.commands.get("help")
+        if command is None:
+            raise Usage(f"There is no command {request.command}.")
+        try:
+            return await command.run(self._bot, request)
+        except Usage as error:
+            raise Usage(f"{error} Usage: /{command.name} {command.usage}".rstrip()) from None
+
+    async def _click(self, body: interactions.Body) -> Reply:
+        click = interactions.click(body)
+        button = self._router.buttons.get(click.action)
+        return await button.run(self._bot, click) if button else note(STALE_BUTTON)
+
+    async def _submission(self, body: interactions.Body) -> Reply:
+        submission = interactions.submission(body)
+        form = self._router.forms.get(submission.callback)
+        return await form.run(self._bot, submission) if form else note(STALE_BUTTON)
+
+    async def _deliver(self, origin: Origin, reply: Reply) -> None:
+        """Show the reply to the person: a dialog in the one that was opened for it, a message in private."""
+        if isinstance(reply, Modal):
+            if not (origin.view and await self._fill(origin, reply)):
+                await self._say(Origin(origin.person, origin.channel, origin.url), note("Slack did not show the dialog. Please try again."))
+        elif reply is not None:
+            await self._say(origin, reply, replaces=origin.ephemeral)
+        elif origin.view:
+            await self._say(origin, note("Done."))
+
+    async def _say(self, origin: Origin, message: Message, *, replaces: bool = False) -> None:
+        """In the dialog that waits for an answer, else in private."""
+        if origin.view:
+            blocks = message.blocks or note(message.text).blocks
+            if await self._fill(origin, Modal("Callboard", blocks)):
+                return
+        await self._slack.whisper(Whisper(origin.person, origin.channel, origin.url, replaces), message)
+
+    async def _fill(self, origin: Origin, modal: Modal) -> bool:
+        try:
+            await self._slack.fill_modal(origin.view or "", modal, origin.kept())
+        except Gone:
+            log.info("A dialog was closed before its answer came")
+            return True
+        except OutsideError as error:
+            log.warning("A dialog could not be filled: %s", error)
+            return False
+        return True
+
+
+class Callboard:
+    """One replica of the bot: a database, a Slack, a router, and the edges to Azure."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        router: Router,
+        *,
+        database: Database,
+        web_client: AsyncWebClient,
+        session: aiohttp.ClientSession,
+        pipelines: Pipelines,
+        models: Models,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        pace: Pace | None = None,
+    ) -> None:
+        environment, team = settings.environment, settings.team
+        self._database = database
+        self.slack = Slack(web_client, session, groups(team))
+        self.board = SlackBoard(database, self.slack, now, pace=pace)
+        self.bot = Bot(team, pipelines, models, self.slack, self.board, SqlStore(database), now)
+        work = Work(self.bot, self.slack, router)
+        self.inbox = Inbox(
+            database,
+            work,
+            together=frozenset({HOOK}),
+            ticks=(
+                Tick("board", SWEEP, self.board.sweep),
+                Tick("tidy-board", TIDY, self.board.tidy),
+                *(Tick(timer.name, timer.cron, _ticking(work, timer)) for timer in router.timers.values()),
+            ),
+        )
+        self._hooks = HookDoor(self.inbox, environment.HOOKS_USERNAME, environment.HOOKS_PASSWORD, environment.HOOKS_SECRET)
+        door = SlackDoor(self.inbox, self.slack, web_client, router, team, secret=environment.SLACK_SIGNING_SECRET)
+        self._door = door
+        self._socket = Socket(door, environment.SLACK_APP_TOKEN) if environment.SLACK_APP_TOKEN else None
+        self._waiting_for = ["the inbox", "Slack"] + (["Socket Mode"] if self._socket else [])
+        self._connecting: asyncio.Task[None] | None = None
+
+    def application(self) -> web.Application:
+        """The HTTP side; it starts and stops everything else with itself."""
+        app = web.Application(client_max_size=LARGEST)
+        app.router.add_post(PATH, self._hooks.take)
+        app.router.add_post("/slack/events", self._door.take)
+        app.router.add_get("/healthz", _alive)
+        app.router.add_get("/readyz", self._ready)
+        app.cleanup_ctx.append(self._living)
+        return app
+
+    async def start(self) -> None:
+        """Take deliveries, show what waits, and connect to Slack in the background: hooks are kept even while Slack is away."""
+        await self.board.start()
+        await self.inbox.start()
+        self._waiting_for.remove("the inbox")
+        self._connecting = asyncio.create_task(self._connect(), name="connect to Slack")
+
+    async def stop(self) -> None:
+        """Take nothing more, finish what is under way, leave the rest where it will be found."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._connecting
+        if self._socket is not None:
+            await self._socket.close()
+        await self.inbox.stop()
+        await self.board.stop()
+
+    async def _living(self, _: web.Application) -> AsyncIterator[None]:
+        await self.start()
+        yield
+        await self.stop()
+
+    async def _connect(self) -> None:
+        tries = 0
+        while True:
+            try:
+                me = await self.slack.who_am_i()
+            except OutsideError as error:
+                tries += 1
+                log.warning("Slack does not let us in: %s", error)
+                await asyncio.sleep(backoff(min(tries, 5)))
+            else:
+                log.info("Callboard is %s in Slack's workspace %s", me.get("user"), me.get("team"))
+                break
+        self._waiting_for.remove("Slack")
+        if self._socket is not None:
+            await self._socket.connect()
+            self._waiting_for.remove("Socket Mode")
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        """Whether we can do our work, and what we wait for; deliveries that were given up are counted."""
+        waiting = list(self._waiting_for)
+        parked = 0
+        try:
+            parked = await count_parked(self._database)
+        except (psycopg.OperationalError, PoolTimeout):
+            waiting.append("the database")
+        return web.json_response({"ready": not waiting, "waiting_for": waiting, "parked": parked}, status=503 if waiting else 200)
+
+
+def groups(team: Team) -> frozenset[str]:
+    """The Slack user groups that the team's file names."""
+    people = (team.retrain, team.promote, *(environment.approvers for environment in team.environments.values()))
+    return frozenset(name for each in people for name in each.members if name.startswith("S") and "@" not in name)
+
+
+async def _alive(_: web.Request) -> web.Response:
+    """That the process answers at all."""
+    return web.Response(text="ok")
+
+
+async def _no_event(_: Bot, __: Event) -> None:
+    """Stands for events that no feature wants."""
+
+
+def _ticking(work: Work, timer: Timer) -> Callable[[], Awaitable[None]]:
+    async def tick() -> None:
+        await work.tick(timer)
+
+    return tick
+
+
+def _read(delivery: Delivery) -> Event | Done | Parked:
+    """The event in a delivery that was kept earlier, maybe by an older release."""
+    try:
+        event = events.parse(json_of(delivery.payload))
+    except events.Malformed as error:
+        return _parked(delivery.key, str(error))
+    return Done() if isinstance(event, events.Ignored) else event
+
+
+def json_of(payload: bytes) -> object:
+    """The JSON in a payload; None where it is none."""
+    try:
+        loaded: object = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return loaded
+
+
+def _parked(what: str, problem: str) -> Parked:
+    number = reference()
+    log.error("%s is given up, reference %s: %s", what, number, problem)
+    return Parked(number, problem)
