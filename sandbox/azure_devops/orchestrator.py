@@ -463,13 +463,14 @@ class Orchestrator:
     def _variables(self, run: Run, stage: Stage, job: Job) -> dict[str, str]:
         pipeline = self._store.pipelines.get(run.pipeline)
         assert pipeline is not None
-        # What the YAML says wins over what was set when queueing, and that over the pipeline's own variables.
+        # What the YAML says wins over what was set when queueing, and that over the pipeline's own variables; nothing over the service's.
         # https://learn.microsoft.com/azure/devops/pipelines/process/variables#expansion-of-variables
-        return predefined(run, pipeline.name) | {
+        return {
             **pipeline.variables,
             **run.variables,
             **run.plan.variables,
             **planned(run.plan, stage.name).variables,
+            **predefined(run, pipeline.name),
             "System.StageName": stage.name,
             "System.StageDisplayName": stage.title,
             "System.StageAttempt": str(stage.attempt),
