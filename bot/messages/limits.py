@@ -41,6 +41,9 @@ OPTION = 75
 OPTION_VALUE = 150
 CONFIRM = {"title": 100, "text": 300, "confirm": 30, "deny": 30}
 CAPS = (TEXT, 1500, 700, 300, 150, 75, 40)  # how short texts become, step by step, until the whole is short enough
+# What no text needs: control characters (PostgreSQL refuses one of them), halves of characters (UTF-8 refuses them), and those that turn
+# the direction of reading, so that a name could pass for another.
+UNWANTED = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff\\u202a-\\u202e\\u2066-\\u2069]")
 
 T = TypeVar("T", Message, Modal)
 
@@ -53,15 +56,15 @@ def fit(thing: T) -> T:
     if isinstance(thing, Modal):
         return replace(
             thing,
-            title=_cut(thing.title or "–", MODAL_TITLE),
-            submit=None if thing.submit is None else _cut(thing.submit or "–", MODAL_TITLE),
-            close=_cut(thing.close or "–", MODAL_TITLE),
+            title=_cut(thing.title, MODAL_TITLE) or "–",
+            submit=None if thing.submit is None else _cut(thing.submit, MODAL_TITLE) or "–",
+            close=_cut(thing.close, MODAL_TITLE) or "–",
             callback=thing.callback[:ID],
             blocks=_fit_blocks(thing.blocks, MODAL_BLOCKS, "modal"),
         )
     return replace(
         thing,
-        text=cut_mrkdwn(thing.text or "–", FALLBACK),
+        text=cut_mrkdwn(thing.text, FALLBACK) or "–",
         blocks=_fit_blocks(thing.blocks, MESSAGE_BLOCKS, "message"),
         plain=_fit_blocks(thing.plain, MESSAGE_BLOCKS, "message"),
     )
@@ -69,6 +72,7 @@ def fit(thing: T) -> T:
 
 def cut_mrkdwn(text: str, most: int) -> str:
     """Text with markup, cut with … where it is too long: never inside an entity or a link."""
+    text = UNWANTED.sub("", text)
     if len(text) <= most:
         return text
     kept = re.sub(r"&[a-z]{0,4}$", "", text[: most - 1])
@@ -79,6 +83,7 @@ def cut_mrkdwn(text: str, most: int) -> str:
 
 
 def _cut(text: str, most: int) -> str:
+    text = UNWANTED.sub("", text)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -114,8 +119,8 @@ def _distinct(blocks: list[Block]) -> list[Block]:
 
 
 def _fit_block(block: Block, cap: int, surface: str) -> Block | None:  # noqa: PLR0912 one case for each kind of block
-    if len(str(block.get("block_id", ""))) > ID:
-        block = {**block, "block_id": str(block["block_id"])[:ID]}
+    if "block_id" in block:
+        block = {**block, "block_id": _cut(str(block["block_id"]), ID)}
     match block:
         case {"type": "header", "text": text}:
             return {**block, "text": _text(text, min(HEADER, cap))}
@@ -136,7 +141,7 @@ def _fit_block(block: Block, cap: int, surface: str) -> Block | None:  # noqa: P
         case {"type": "divider"}:
             return block
         case {"type": "plan", "title": title, "tasks": tasks} if surface == "message":
-            return {**block, "title": _cut(title or "–", min(TITLE, cap)), "tasks": _fit_tasks(tasks, cap)}
+            return {**block, "title": _cut(title, min(TITLE, cap)) or "–", "tasks": _fit_tasks(tasks, cap)}
         case {"type": "table", "rows": rows} if surface == "message":
             return _fit_table(block, rows)
         case {"type": "alert", "text": text} if surface == "modal":
@@ -155,7 +160,8 @@ def _text(text: Mapping[str, Any], most: int) -> Block:
 
 def _fit_button(button: Mapping[str, Any]) -> Block | None:
     """A button with its words cut; None where its value or address is beyond what Slack takes: cut, it would lie."""
-    if len(button.get("value", "")) > VALUE or ("url" in button and web(button["url"]) is None):
+    value = button.get("value", "")
+    if len(value) > VALUE or UNWANTED.search(value) or ("url" in button and web(button["url"]) is None):
         return None
     made = {**button, "text": _text(button["text"], BUTTON)}
     if "confirm" in button:
@@ -185,7 +191,7 @@ def _fit_option(option: Mapping[str, Any]) -> Block:
 def _fit_tasks(tasks: Sequence[Mapping[str, Any]], cap: int) -> list[Block]:
     made: dict[str, Block] = {}
     for task in tasks[:TASKS]:
-        parts = {**task, "task_id": task["task_id"][:ID], "title": _cut(task["title"] or "–", min(TITLE, cap))}
+        parts = {**task, "task_id": _cut(task["task_id"], ID), "title": _cut(task["title"], min(TITLE, cap)) or "–"}
         for key in ("details", "output"):
             if key in parts:
                 parts[key] = _fit_rich(parts[key], cap)
@@ -221,7 +227,7 @@ def _fit_table(block: Block, rows: Sequence[Sequence[Mapping[str, Any]]]) -> Blo
 def _fit_cell(cell: Mapping[str, Any]) -> Block:
     if cell["type"] == "rich_text":
         return _fit_rich(cell, TITLE)
-    return {**cell, "text": _cut(cell["text"] or "–", TITLE)}
+    return {**cell, "text": _cut(cell["text"], TITLE) or "–"}
 
 
 def _characters(part: Any) -> int:
@@ -275,6 +281,7 @@ class _Findings:
     def length(self, text: object, most: int, place: str, *, least: int = 1) -> None:
         fine = isinstance(text, str) and least <= len(text) <= most
         self.unless(fine, place, f"must have {least} to {most} characters")
+        self.unless(not UNWANTED.search(str(text)), place, "may not have control characters")
 
     def count(self, items: Sequence[object], most: int, place: str) -> None:
         self.unless(1 <= len(items) <= most, place, f"must have 1 to {most} items")
