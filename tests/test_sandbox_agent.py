@@ -16,6 +16,7 @@ import pytest
 
 from sandbox.azure_devops.agent import JobOutcome, Space, run_job
 from sandbox.azure_devops.commands import Command, mask, parse
+from sandbox.azure_devops.compiler import compile as compile_pipeline
 from sandbox.azure_devops.expressions import Ran, Scope
 from sandbox.azure_devops.plan import PlanJob, PlanStep, Result
 from sandbox.azure_devops.tasks import satisfies
@@ -114,6 +115,30 @@ async def test_a_script_runs_in_the_sources_and_its_output_is_the_log(space: Spa
     assert log.results == {0: Result.SUCCEEDED}
     assert log.lines[0] == "##[section]Starting: Say hello"
     assert log.lines[-4:] == ["hello", "trouble", str(space.folder / "s"), "##[section]Finishing: Say hello"]
+
+
+async def test_the_agent_runs_what_the_compiler_plans(space: Space, log: Log, tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yml").write_text(
+        """
+        steps:
+          - checkout: none
+          - script: echo 1 > one
+            workingDirectory: $(Build.ArtifactStagingDirectory)
+          - bash: echo 2 > "$OUT/two"
+            env: {OUT: $(Build.ArtifactStagingDirectory)}
+          - publish: $(Build.ArtifactStagingDirectory)
+            artifact: numbers
+          - download: current
+            artifact: numbers
+          - script: cat "$PIPELINE_WORKSPACE/numbers/one" "$PIPELINE_WORKSPACE/numbers/two"
+        """
+    )
+    plan = compile_pipeline(tmp_path, "pipeline.yml", {}, {})
+
+    outcome = await run_job(plan.stages[0].jobs[0], space, log)
+
+    assert outcome.result is Result.SUCCEEDED, log.issues
+    assert log.lines[-3:-1] == ["1", "2"]
 
 
 async def test_a_script_that_fails_fails_the_job_and_the_rest_is_skipped(space: Space, log: Log) -> None:

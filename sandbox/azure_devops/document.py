@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -65,7 +66,11 @@ def read(root: Path, file: str) -> Table:
     path = (root / file).resolve()
     if not path.is_relative_to(root.resolve()) or not path.is_file():
         raise BadPipeline(f"File /{file} not found in repository.")
-    text = path.read_text(encoding="utf-8")
+    return _parse(path.read_text(encoding="utf-8"), file)
+
+
+@lru_cache(maxsize=64)  # every stage names the same few templates, every run the same files; nobody changes a document
+def _parse(text: str, file: str) -> Table:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if (anchor := getattr(event, "anchor", None)) and event.start_mark:
