@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from azure.ai.ml import MLClient
 from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,
@@ -37,6 +36,8 @@ def main() -> None:
     # What libraries print goes to the log, not between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    from azure.ai.ml import MLClient  # noqa: PLC0415 what it says while it is imported goes to the log, too
+
     subscription, resource_group, workspace = sys.argv[1:4]
     client = MLClient(default_credential(), subscription, resource_group, workspace, enable_telemetry=False)
     questions: queue.SimpleQueue[str] = queue.SimpleQueue()

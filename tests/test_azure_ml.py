@@ -10,18 +10,28 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
 
-from bot import azure_ml
+from bot import azure_ml, azure_ml_worker
 from bot.azure_ml import AzureML
 from bot.core.errors import Gone, NotNow, Refused
-from sandbox.names import AML_API
+from sandbox.azure_ml.server import AzureML as LocalAzureML
+from sandbox.names import AML_API, BOT, LOCATION, RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE
 from sandbox.world import World
-from tests.sandboxes import proxy, sandbox, trust
+from tests.sandboxes import proxy, sandbox, the, trust
 
 pytestmark = pytest.mark.world
 
@@ -250,6 +260,70 @@ def test_the_tracking_address_is_https_whatever_scheme_the_workspace_says() -> N
     assert azure_ml.rest_address("https://host/mlflow/v1.0/") == "https://host/mlflow/v1.0"
 
 
+@dataclass
+class Registry:
+    """`MLClient` as far as the worker uses it."""
+
+    error: Exception | None = None
+    workspace_name: str = "w"
+
+    @property
+    def models(self) -> Registry:
+        return self
+
+    @property
+    def workspaces(self) -> Registry:
+        return self
+
+    def list(self, name: str) -> list[Any]:
+        if self.error:
+            raise self.error
+        return []
+
+    def get(self, name: str) -> Any:
+        if self.error:
+            raise self.error
+        return self
+
+
+def http_error(kind: type[HttpResponseError], status: int, headers: Mapping[str, str] | None = None) -> HttpResponseError:
+    """What azure-core raises for a status."""
+    error = kind(message="(UserError) The model name is wrong.\nCode: UserError")
+    error.status_code = status
+    error.response = SimpleNamespace(headers=headers or {})  # as much of a response as is read
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (http_error(HttpResponseError, 400), {"error": "refused", "says": "(UserError) The model name is wrong."}),
+        (
+            http_error(HttpResponseError, 429, {"Retry-After": "7"}),
+            {"error": "not now", "says": "Azure Machine Learning has trouble.", "after": 7.0},
+        ),
+        (
+            http_error(HttpResponseError, 503, {"Retry-After": "Mon, 23 Nov 2026 10:00:00 GMT"}),
+            {"error": "not now", "says": "Azure Machine Learning has trouble.", "after": None},
+        ),
+        (http_error(ClientAuthenticationError, 401), {"error": "not now", "says": "Callboard could not sign in to Azure."}),
+        (ServiceRequestError("no route"), {"error": "not now", "says": "Azure Machine Learning cannot be reached."}),
+        (ServiceResponseError("broken"), {"error": "not now", "says": "Azure Machine Learning cannot be reached."}),
+        (AzureError("?"), {"error": "not now", "says": "Azure Machine Learning gave an answer that cannot be read."}),
+    ],
+)
+def test_the_worker_says_what_can_be_done_about_a_failure(error: Exception, said: Mapping[str, Any]) -> None:
+    assert azure_ml_worker.answer(Registry(error), {"do": "versions", "model": "diabetes"}) == said
+
+
+def test_what_does_not_exist_has_no_versions_and_no_address() -> None:
+    nothing = Registry(http_error(ResourceNotFoundError, 404))
+
+    assert azure_ml_worker.answer(nothing, {"do": "versions", "model": "diabetes"}) == {"versions": []}
+    assert azure_ml_worker.answer(nothing, {"do": "tracking"})["error"] == "gone"
+    assert azure_ml_worker.answer(nothing, {"do": "dance"})["error"] == "refused"
+
+
 # --- MLflow ------------------------------------------------------------------------------------------------------------
 
 
@@ -324,3 +398,52 @@ def through(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", proxy(world))
+
+
+# --- the real worker against the sandbox -------------------------------------------------------------------------------
+
+
+async def test_the_real_worker_reads_the_registry_of_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with sandbox(tmp_path / "world", LocalAzureML) as world, aiohttp.ClientSession() as session:
+        for name, value in world.outside(BOT).items():
+            monkeypatch.setenv(name, value)
+        edge = AzureML(SUBSCRIPTION, RESOURCE_GROUP, WORKSPACE, token=lambda: "", session=session, logs=tmp_path, start_timeout=60)
+        with pytest.raises((Gone, Refused), match=WORKSPACE):
+            await edge.worker.ask({"do": "tracking"})
+
+        await registered(world, {"1": {"stage": "champion", "metric.mae": "44.0"}, "2": {"metric.mae": "41.2", "run_id": "happy_toe"}})
+        versions = await edge.versions("diabetes")
+        tracking = await edge.worker.ask({"do": "tracking"})
+
+        assert [(one.version, one.champion, one.metrics, one.run_id) for one in versions] == [
+            ("2", False, {"mae": 41.2}, "happy_toe"),
+            ("1", True, {"mae": 44.0}, None),
+        ]
+        assert versions[0].created is not None
+        assert versions[0].created.tzinfo is UTC
+        assert await edge.versions("nobody") == ()
+        assert azure_ml.rest_address(tracking["tracking"]).startswith(f"https://{AML_API}/mlflow/v")
+        await edge.close()
+        assert world.proxy is not None
+        assert world.proxy.refused == []
+
+
+async def registered(world: World, versions: Mapping[str, Mapping[str, str]]) -> None:
+    """A workspace with these versions of a model, by their tags."""
+    local = the(world, LocalAzureML)
+    container = local.storage.new_container()
+    (local.storage.folder(container) / "model.pkl").write_bytes(b"model")
+    group = f"https://management.azure.com/subscriptions/{SUBSCRIPTION}/resourcegroups/{RESOURCE_GROUP}"
+    parameters = {"workspaceName": {"value": WORKSPACE}, "location": {"value": LOCATION}}
+    models = f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{WORKSPACE}/models/diabetes/versions"
+    wishes: list[tuple[str, Any]] = [
+        (f"{group}/providers/Microsoft.Resources/deployments/d?api-version=2020-06-01", {"properties": {"parameters": parameters}})
+    ]
+    for version, tags in versions.items():
+        properties = {"modelUri": f"{local.storage.address(container)}/model.pkl", "modelType": "custom_model", "tags": dict(tags)}
+        wishes.append((f"{models}/{version}?api-version=2023-08-01-preview", {"properties": properties}))
+    headers = {"Authorization": "Bearer " + world.tokens.issue(BOT, "https://management.azure.com")}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for url, wish in wishes:
+            async with session.put(url, json=wish, proxy=proxy(world), ssl=trust(world)) as answer:
+                assert answer.ok, await answer.text()
