@@ -44,9 +44,11 @@ format: setup ## Put the code into shape
 bench: setup ## Speed, as ratios beside their floors
 	@$(RUN) -m bench
 
-lock: setup ## Renew requirements.lock and deploy/ml/requirements.lock from pyproject.toml
+lock: setup ## Renew requirements.lock and those of the ML jobs and the two images
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group pyproject.toml:dev pyproject.toml -o requirements.lock
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group pyproject.toml:ml -c requirements.lock -o deploy/ml/requirements.lock
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header deploy/ml/serving/requirements.in -c requirements.lock -o deploy/ml/serving/requirements.lock
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -c requirements.lock -o deploy/bot/requirements.lock
 
 clean: ## Forget the sandbox's world, the bot's data and the caches; keep .venv
 	rm -rf .sandbox .callboard .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

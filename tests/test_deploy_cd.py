@@ -19,7 +19,7 @@ from bot.settings import EnvironmentVariables
 from deploy.ml.config import Mistake, Workspace, load
 from deploy.ml.image import archive, assemble, fingerprint
 from deploy.ml.prod import Release, crown, deployment_name, plan
-from deploy.ml.qa import address, group
+from deploy.ml.qa import address, crashing, group
 from deploy.ml.smoke import Examples, Outcome, examples, smoke, verdict
 from deploy.ml.stage import Failed, quote
 from sandbox.names import AGENT
@@ -84,6 +84,14 @@ async def test_a_deployment_that_falters_after_its_first_answer_has_failed() -> 
     assert (outcome.passed, outcome.checked, outcome.detail) == (False, 1, "The answer is HTTP 503: answer 2")
 
 
+async def test_the_smoke_test_gives_up_once_waiting_is_of_no_use() -> None:
+    async with _Server([503] * 9) as server:
+        outcome = await asyncio.to_thread(smoke, server.url, examples(IMAGE), {}, patience=30, hopeless=lambda: "It crashes.")
+
+    assert outcome == Outcome(False, 0, None, "It crashes.")
+    assert len(server.asked) == 1
+
+
 async def test_nobody_there_is_said_in_words() -> None:
     outcome = await asyncio.to_thread(smoke, "http://127.0.0.1:9/invocations", examples(IMAGE), {}, patience=0)
 
@@ -133,6 +141,23 @@ def test_the_address_of_a_group_is_what_azure_gave_it() -> None:
 def test_a_group_without_an_address_is_an_error() -> None:
     with pytest.raises(Failed, match="has no address"):
         address(ContainerGroup(containers=[], os_type="Linux"))
+
+
+@pytest.mark.parametrize(
+    ("view", "why"),
+    [
+        (None, None),
+        ({"restartCount": 1, "previousState": {"state": "Terminated", "exitCode": 3}}, None),
+        (
+            {"restartCount": 2, "currentState": {"state": "Running"}, "previousState": {"state": "Terminated", "exitCode": 3}},
+            "The container was started 2 times again and ended with 3 each time.",
+        ),
+    ],
+)
+def test_a_container_that_only_crashes_is_not_waited_for(view: dict[str, Any] | None, why: str | None) -> None:
+    container = {"name": "model", "properties": {"image": "a", "resources": {}, "instanceView": view}}
+
+    assert crashing(ContainerGroup.deserialize({"properties": {"containers": [container], "osType": "Linux"}})) == why
 
 
 @pytest.mark.parametrize(
@@ -235,6 +260,14 @@ def test_every_secret_of_the_bot_is_a_reference_to_the_vault() -> None:
 
     secret = {name for name, field in EnvironmentVariables.model_fields.items() if "SecretStr" in str(field.annotation)}
     assert {name for name, how in variables.items() if how == "secretRef"} == secret
+
+
+@pytest.mark.parametrize("lock", ["deploy/bot/requirements.lock", "deploy/ml/serving/requirements.lock"])
+def test_an_image_gets_the_versions_that_were_tested(lock: str) -> None:
+    tested, installed = (_pins((ROOT / file).read_text()) for file in ("requirements.lock", lock))
+
+    assert installed
+    assert installed <= tested
 
 
 @pytest.mark.parametrize("dockerfile", ["deploy/bot/Dockerfile", "deploy/ml/serving/Dockerfile"])
@@ -459,6 +492,10 @@ def _release(ml: FakeWorkspace, outcomes: list[Outcome]) -> Release:
 
     model = load(ROOT / "callboard.toml").model("diabetes")
     return Release(ml, model, IMAGE, try_out)
+
+
+def _pins(lock: str) -> set[str]:
+    return set(re.findall(r"^([\w.-]+==[^\s;]+)", lock, re.MULTILINE))
 
 
 def _context(folder: Path) -> Path:

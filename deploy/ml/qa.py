@@ -37,6 +37,7 @@ from deploy.ml.stage import Failed, first_line, quote, read, run, say, write
 
 PORT = 5001
 LOG_LINES = 40
+CRASHES = 2
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -73,7 +74,12 @@ def deploy(workspace: Workspace, image: Mapping[str, Any]) -> tuple[Outcome, str
         except HttpResponseError as problem:
             return Outcome(False, 0, None, first_line(problem)), ""
         endpoint = address(made)
-        outcome = smoke(f"{endpoint}/invocations", examples(image), {"Authorization": f"Bearer {key}"})
+        outcome = smoke(
+            f"{endpoint}/invocations",
+            examples(image),
+            {"Authorization": f"Bearer {key}"},
+            hopeless=lambda: crashing(groups.get(workspace.resource_group, name)),
+        )
         if not outcome.passed:
             log = instances.containers.list_logs(workspace.resource_group, name, wanted.containers[0].name, tail=LOG_LINES)
             quote(log.content or "")
@@ -103,6 +109,16 @@ def group(workspace: Workspace, image: Mapping[str, Any], key: str) -> Container
         image_registry_credentials=[ImageRegistryCredential(server=f"{workspace.registry}.azurecr.io", identity=identity)],
         tags={"model": image["name"], "digest": image["digest"]},
     )
+
+
+def crashing(group: ContainerGroup) -> str | None:
+    """Why it is no use to wait for the group's container, or None."""
+    view: Any = group.containers[0].instance_view  # its annotations say that a container never has a state
+    if view is None or (view.restart_count or 0) < CRASHES:
+        return None
+    states = (view.current_state, view.previous_state)
+    code = next((state.exit_code for state in states if state and state.exit_code is not None), "an error")
+    return f"The container was started {CRASHES} times again and ended with {code} each time."
 
 
 def identity_id(workspace: Workspace) -> str:

@@ -6,8 +6,9 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import requests
@@ -53,14 +54,31 @@ def examples(image: Mapping[str, Any]) -> Examples:
             raise Failed("image.json has no examples to test the deployment with.")
 
 
-def smoke(url: str, examples: Examples, headers: Mapping[str, str], *, patience: float = PATIENCE) -> Outcome:
-    """Ask the address for every example, one row at a time. While it still starts, it is asked again, for `patience` seconds at most."""
+class _Hopeless(Exception):
+    """Waiting any longer is of no use."""
+
+
+def smoke(
+    url: str,
+    examples: Examples,
+    headers: Mapping[str, str],
+    *,
+    patience: float = PATIENCE,
+    hopeless: Callable[[], str | None] = lambda: None,
+) -> Outcome:
+    """Ask the address for every example, one row at a time.
+
+    While it still starts, it is asked again, for `patience` seconds at most, or until `hopeless` gives a reason to wait no longer.
+    """
     took: list[float] = []
     with requests.Session() as session:
         for row, expected in zip(examples.rows, examples.predictions, strict=True):
             body = {"dataframe_split": {"columns": examples.columns, "data": [row]}}
             try:
-                answer = _ask(session, url, body, headers, patience if not took else 0)
+                ask = partial(session.post, url, json=body, headers=dict(headers), timeout=_TIMEOUT)
+                answer = _answered(ask, patience if not took else 0, hopeless)
+            except _Hopeless as problem:
+                return Outcome(False, len(took), None, str(problem))
             except requests.RequestException as problem:
                 return Outcome(False, len(took), None, f"No answer: {type(problem).__name__}.")
             if wrong := verdict(answer.status_code, answer.text, expected):
@@ -83,20 +101,22 @@ def verdict(status: int, text: str, expected: float) -> str | None:
     return None
 
 
-def _ask(session: requests.Session, url: str, body: Any, headers: Mapping[str, str], patience: float) -> requests.Response:
-    """One answer; one that only says that nobody is ready yet is asked for again. Raises RequestException."""
+def _answered(ask: Callable[[], requests.Response], patience: float, hopeless: Callable[[], str | None]) -> requests.Response:
+    """An answer; one that only says that nobody is ready yet is asked for again. Raises RequestException and _Hopeless."""
     until = time.monotonic() + patience
     pause = 0.2
     while True:
         late = time.monotonic() >= until
         try:
-            answer = session.post(url, json=body, headers=dict(headers), timeout=_TIMEOUT)
+            answer = ask()
         except requests.ConnectionError:
             if late:
                 raise
         else:
             if late or answer.status_code not in _STARTING:
                 return answer
+        if reason := hopeless():
+            raise _Hopeless(reason)
         time.sleep(pause)
         pause = min(pause * 1.5, 3)
 

@@ -243,4 +243,7 @@ def _view(container: Container) -> dict[str, Any]:
             state |= {"detailStatus": "CrashLoopBackOff: Back-off restarting failed"}
         case _:
             pass
-    return {"currentState": state, "restartCount": status.restarts, "events": []}
+    view: dict[str, Any] = {"currentState": state, "restartCount": status.restarts, "events": []}
+    if status.restarts:
+        view["previousState"] = {"state": Phase.TERMINATED.value, "exitCode": status.code, "detailStatus": "Error"}
+    return view
