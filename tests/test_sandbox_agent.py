@@ -251,6 +251,15 @@ async def test_a_step_may_say_how_it_ended(space: Space, log: Log, said: str, re
     assert outcome.result is result
 
 
+async def test_a_variable_that_no_environment_can_hold_is_not_exported(space: Space, log: Log) -> None:
+    odd = bash(r"printf '##vso[task.setvariable variable=a=b]c\n##vso[task.setvariable variable=d]e\0f\n'")
+
+    outcome = await run_job(job(odd, bash("echo [$D] '$(a=b)'")), space, log)
+
+    assert outcome.result is Result.SUCCEEDED
+    assert "[] c" in log.lines
+
+
 async def test_the_python_on_the_path_is_the_sandbox_s(space: Space, log: Log) -> None:
     await run_job(job(bash("command -v python")), space, log)
 
@@ -435,10 +444,14 @@ async def test_canceling_kills_the_running_step_and_leaves_the_rest_to_their_con
 
 async def test_a_step_or_a_job_that_takes_too_long_is_ended(space: Space, log: Log) -> None:
     blink = 0.001
+    soft = bash("sleep 100", timeout_minutes=blink, continue_on_error=True)
+
     step = await run_job(job(bash("sleep 100", timeout_minutes=blink), bash("true", condition="failed()")), space, log)
     whole = await run_job(replace(job(bash("sleep 100"), bash("true")), timeout_minutes=blink), space, log)
 
-    assert (step.result, whole.result) == (Result.FAILED, Result.CANCELED)
+    forgiven = await run_job(job(soft), space, log)
+
+    assert (step.result, whole.result, forgiven.result) == (Result.FAILED, Result.CANCELED, Result.SUCCEEDED_WITH_ISSUES)
     assert log.issues[0] == (0, "error", "The task has timed out.")
     assert "ran longer than the maximum time of 0.001 minutes." in log.issues[1][2]
 

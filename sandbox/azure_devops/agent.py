@@ -9,6 +9,7 @@ import asyncio
 import codecs
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -24,10 +25,12 @@ from sandbox.azure_devops.expressions import Scope, evaluate, expand_macros, res
 from sandbox.azure_devops.plan import PlanJob, PlanStep, Result
 from sandbox.azure_devops.tasks import ArtifactKind, TaskFailed
 
+_AGENT = "Callboard sandbox 1"
 _GRACE = 5.0  # seconds between asking a process to end and killing it
 _LAST_WORDS = 2.0  # seconds to go on reading when a process has ended and a child of it holds its output open
 _AFTER_CANCEL = 300.0  # seconds that `always()` steps of a canceled job get (cancelTimeoutInMinutes: 5)
 _LONGEST_LINE = 1 << 20
+_NOT_EXPORTED = re.compile(r"[=\0]")  # what no name in an environment may hold
 
 
 def now() -> datetime:
@@ -137,40 +140,46 @@ async def run_job(job: PlanJob, space: Space, watch: Watch) -> JobOutcome:
 async def _attempt(work: _Work, deadline: float | None) -> Result:
     """Run one step until it ends, times out or is canceled."""
     canceled = work.desk.watch.canceled
-    limit, why = _time_limit(work, deadline)
+    limit = _time_limit(work, deadline)
     step = asyncio.ensure_future(work.perform())
     # What runs after a cancellation runs on purpose: nothing but its time ends it.
     stop = asyncio.ensure_future(_never() if work.desk.canceled else canceled.wait())
     try:
-        done, _ = await asyncio.wait({step, stop}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({step, stop}, timeout=limit.seconds, return_when=asyncio.FIRST_COMPLETED)
         if step in done:
             return step.result()
         await _cancel(step)
         if stop in done:
             work.fail("The operation was canceled.")
             return Result.CANCELED
-        work.fail(why)
-        if why == "The task has timed out.":
-            return Result.SUCCEEDED_WITH_ISSUES if work.step.continue_on_error else Result.FAILED
-        work.desk.timed_out = True
-        return Result.CANCELED
+        if limit.ends_job:
+            minutes = work.desk.job.timeout_minutes
+            work.fail(f"The job running on agent {_AGENT} ran longer than the maximum time of {minutes:g} minutes.")
+            work.desk.timed_out = True
+            return Result.CANCELED
+        work.fail("The task has timed out.")
+        return work.settled(Result.FAILED)
     finally:
         await _cancel(step)
         await _cancel(stop)
 
 
-def _time_limit(work: _Work, deadline: float | None) -> tuple[float | None, str]:
-    """Seconds until the step must end, and the error line if it does not."""
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """How long a step may take, and whether it is then the job's time that is up."""
+
+    seconds: float | None
+    ends_job: bool = False
+
+
+def _time_limit(work: _Work, deadline: float | None) -> _Limit:
     if work.desk.canceled:
-        return _AFTER_CANCEL, "The task has timed out."
-    limits = []
-    if work.step.timeout_minutes:
-        limits.append((work.step.timeout_minutes * 60, "The task has timed out."))
-    if deadline is not None:
-        left = max(0.0, deadline - asyncio.get_running_loop().time())
-        minutes = work.desk.job.timeout_minutes
-        limits.append((left, f"The job running on agent {_AGENT} ran longer than the maximum time of {minutes:g} minutes."))
-    return min(limits) if limits else (None, "")
+        return _Limit(_AFTER_CANCEL)
+    own = work.step.timeout_minutes * 60 or None
+    if deadline is None:
+        return _Limit(own)
+    left = max(0.0, deadline - asyncio.get_running_loop().time())
+    return _Limit(own) if own is not None and own < left else _Limit(left, ends_job=True)
 
 
 async def _never() -> None:
@@ -181,9 +190,6 @@ async def _cancel(task: asyncio.Future[Any]) -> None:
     """Cancel a task and wait until it has cleaned up; its own end is not ours."""
     task.cancel()
     await asyncio.wait({task})
-
-
-_AGENT = "Callboard sandbox 1"
 
 
 class _Desk:
@@ -222,7 +228,11 @@ class _Desk:
 
     def environment(self) -> dict[str, str]:
         """The variables as processes see them; secrets are not among them."""
-        exported = {_exported(name): value for name, value in self.variables.items() if name.casefold() not in self.secret_names}
+        exported = {
+            _exported(name): value
+            for name, value in self.variables.items()
+            if name.casefold() not in self.secret_names and not _NOT_EXPORTED.search(name) and "\0" not in value
+        }
         path = os.pathsep.join([*self.path, self.space.environment.get("PATH", os.defpath)])
         return {**self.space.environment, "PATH": path, **exported}
 
@@ -258,7 +268,7 @@ class _Desk:
             "Agent.Id": "1",
             "Agent.Name": _AGENT,
             "Agent.MachineName": platform.node(),
-            "Agent.OS": {"Linux": "Linux", "Darwin": "Darwin"}.get(platform.system(), "Linux"),
+            "Agent.OS": platform.system(),
             "Agent.OSArchitecture": "ARM64" if platform.machine() in {"arm64", "aarch64"} else "X64",
             "Agent.JobName": self.job.title,
             "System.JobName": self.job.name,
@@ -291,8 +301,11 @@ class _Work:
         self._completed: Result | None = None
 
     async def perform(self) -> Result:
-        """Run the step's task; its result, with `continueOnError` applied."""
-        result = await self._result()
+        """Run the step's task; its result."""
+        return self.settled(await self._result())
+
+    def settled(self, result: Result) -> Result:
+        """The result with `continueOnError` applied."""
         return Result.SUCCEEDED_WITH_ISSUES if result is Result.FAILED and self.step.continue_on_error else result
 
     async def _result(self) -> Result:
