@@ -75,6 +75,7 @@ class _AzureMl(_Frozen):
     workspace: Text
     location: Text = "westeurope"
     registry: str = ""
+    cluster: str = ""
     pull_identity: str = ""
 
 

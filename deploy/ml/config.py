@@ -19,6 +19,7 @@ class Mistake(Exception):
 class Workspace:
     """Where everything lives in Azure; `registry` is the container registry's name.
 
+    `cluster` is the AKS cluster that models' Kubernetes computes are attached to; where it is empty, they are attached by hand.
     `pull_identity` names the user-assigned identity that container instances pull images under.
     """
 
@@ -27,6 +28,7 @@ class Workspace:
     name: str
     location: str
     registry: str
+    cluster: str = ""
     pull_identity: str = ""
 
 
@@ -109,6 +111,7 @@ def parse(document: Mapping[str, Any]) -> Config:
         name=_text(azure, "workspace", "azure_ml"),
         location=_text(azure, "location", "azure_ml"),
         registry=_text(azure, "registry", "azure_ml"),
+        cluster=str(azure.get("cluster", "")),
         pull_identity=str(azure.get("pull_identity", "")),
     )
     return Config(workspace, {name: _model(name, table) for name, table in _table(document, "models").items()})

@@ -1,4 +1,4 @@
-"""Stage `workspace`: gets or creates the workspace, the cluster that trains, and the environment that jobs run in."""
+"""Stage `workspace`: gets or creates the workspace, the cluster that trains, the compute that serves, and the environment of jobs."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ def main(argv: Sequence[str]) -> None:
     ensure_workspace(client, settings.workspace)
     for compute in sorted({model.compute for model in settings.models.values()} - {"local"}):
         ensure_compute(client, compute)
+    if settings.workspace.cluster:
+        for compute in sorted({model.kubernetes for model in settings.models.values()}):
+            ensure_kubernetes(client, compute, settings.workspace)
     ensure_environment(client)
 
 
@@ -73,6 +76,21 @@ def ensure_compute(client: MLClient, name: str) -> None:
         stage.say(f"Creating compute {name}: up to {NODES} nodes of {SIZE}")
         wish = AmlCompute(name=name, size=SIZE, min_instances=0, max_instances=NODES, idle_time_before_scale_down=IDLE)
         client.compute.begin_create_or_update(wish).result()
+
+
+def ensure_kubernetes(client: MLClient, name: str, workspace: config.Workspace) -> None:
+    """Get the compute that serves, or attach the cluster under that name."""
+    from azure.ai.ml.entities import KubernetesCompute  # noqa: PLC0415
+    from azure.core.exceptions import ResourceNotFoundError  # noqa: PLC0415
+
+    try:
+        found = client.compute.get(name)
+        stage.say(f"Compute {name} is there ({found.provisioning_state})")
+    except ResourceNotFoundError:
+        stage.say(f"Attaching the AKS cluster {workspace.cluster} as {name}")
+        group = f"/subscriptions/{workspace.subscription}/resourceGroups/{workspace.resource_group}"
+        cluster = f"{group}/providers/Microsoft.ContainerService/managedClusters/{workspace.cluster}"
+        client.compute.begin_create_or_update(KubernetesCompute(name=name, resource_id=cluster, namespace="default")).result()
 
 
 def ensure_environment(client: MLClient) -> None:
