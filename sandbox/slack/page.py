@@ -55,7 +55,7 @@ class Page:
 
     async def _state(self, request: web.Request) -> web.Response:
         """Everything a page begins with, for one person; their ephemeral messages only since the page was opened."""
-        user, since = self._user(request.query), float(request.query.get("since", "inf"))
+        user, since = self._user(request.query), _number(request.query.get("since"))
         workspace = self._workspace
         channels = [channel for channel in workspace.channels.values() if user in channel["members"]]
         direct = workspace.direct(user)
@@ -157,8 +157,8 @@ class Page:
         return web.FileResponse(self._files / name, headers=headers)
 
     def _user(self, asked: Mapping[str, Any]) -> str:
-        """The person a request speaks for."""
-        user = str(asked.get("user", ""))
+        """The person a request speaks for; who has not chosen yet is the first one."""
+        user = str(asked.get("user") or PEOPLE[0].slack)
         if user not in self._workspace.people or user == BOT.slack:
             raise web.HTTPBadRequest(text="No such person.")
         return user
@@ -207,6 +207,14 @@ async def _body(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="A JSON object, please.")
     return body
+
+
+def _number(text: str | None) -> float:
+    """A time, where one was given; later than everything otherwise."""
+    try:
+        return float(text or "inf")
+    except ValueError:
+        raise web.HTTPBadRequest(text="That is no time.") from None
 
 
 def _text(asked: Mapping[str, Any], key: str) -> str:
