@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from bot.core import delivery
-from bot.core.approvals import Answer, Approval
+from bot.core.approvals import Answer, Approval, ApprovalState
 from bot.core.errors import OutsideError
 from bot.core.models import Comparison, Delivery, champion_of
 from bot.core.people import Asker
@@ -142,7 +142,8 @@ async def _show_approvals(bot: Bot, run: Run, model: Model, asked: Asker | None)
         environment = belongs(bot.team, approval)
         if environment is None:
             continue
-        drawn = token("approval card", approval.id, approval.state.value, str(run.state.finished))
+        ended = approval.state is ApprovalState.PENDING and run.state.finished
+        drawn = token("approval card", approval.id, approval.state.value, str(ended))
         if await bot.store.operation(drawn) is not None:
             continue
         asks = await question(bot, run, model, approval, environment)

@@ -99,7 +99,7 @@ def facts_of(question: Question) -> list[Block]:
     blocks = [
         facts(
             ("Model", code(_what(question))),
-            ("Prod serves now", _serving(question)),
+            _before(question),
             ("Image", code(image.digest[:19]) if image else "not known"),
             ("Commit", commit_link(run)),
             ("Asked for by", asked(question.asker)),
@@ -199,7 +199,8 @@ def _fallback(question: Question, what: str) -> str:
         said = f" Verdict {VERDICTS[verdict.verdict][1]}: {escape(short(verdict.rule, 300))}" if verdict else ""
         return f"🚦 Approval needed: {escape(what)} to {where}, run {escape(run.number)}, asked for by {who}.{said}"
     mark, word = _outcome(question)
-    return f"{mark} {word}: {escape(what)} to {where}, run {escape(run.number)}. {_who(question, plainly=True)}".rstrip()
+    by, reason = _who(question), _reason(question)
+    return f"{mark} {word}{by}: {escape(what)} to {where}, run {escape(run.number)}.{reason and f' Reason: {reason}'}"
 
 
 def _ask(question: Question) -> list[Block]:
@@ -228,27 +229,39 @@ def _buttons(question: Question) -> Block:
 def _answer(question: Question) -> list[Block]:
     """Who decided, when and why; nothing to press."""
     mark, word = _outcome(question)
-    said = _who(question)
-    return [section(f"{mark} *{word}*{' ' + said if said else ''}"), context(link(question.run.url, f"Run {question.run.number}"))]
+    step, decided, reason = question.approval.decided, question.decided, _reason(question)
+    at = f" on {when(step.at)}" if step is not None and step.at else ""
+    lines = [f"{mark} *{word}*{_who(question)}{at}{reason and f': {reason}'}"]
+    if decided is not None and step is not None and step.actual is not None:
+        name = escape(short(step.actual.name, 100))
+        lines.append(f"_Recorded in Azure DevOps as {name}, decided in Slack by {mention(decided.by)}._")
+    return [section("\n".join(lines)), context(link(question.run.url, f"Run {question.run.number}"))]
 
 
-def _who(question: Question, *, plainly: bool = False) -> str:
-    step, decided = question.approval.decided, question.decided
-    if step is None or step.actual is None:
-        return ""
-    name = escape(short(step.actual.name, 100))
-    moment = f" on {when(step.at)}" if step.at and not plainly else ""
-    if decided is None:
-        reason = f": “{escape(short(step.comment, REASON))}”" if step.comment.strip() else ""
-        return f"by {name}{moment}{reason}"
-    reason = f": “{escape(short(decided.reason, REASON))}”" if decided.reason else ""
-    return f"by {mention(decided.by)}{moment}{reason}\n_Recorded in Azure DevOps as {name}, decided in Slack by {mention(decided.by)}._"
+def _who(question: Question) -> str:
+    """By whom, in mrkdwn: the person in Slack, else whom Azure DevOps names."""
+    if question.decided is not None:
+        return f" by {mention(question.decided.by)}"
+    step = question.approval.decided
+    return f" by {escape(short(step.actual.name, 100))}" if step is not None and step.actual is not None else ""
 
 
-def _serving(question: Question) -> str:
+def _reason(question: Question) -> str:
+    """Why, in mrkdwn, in the person's own words."""
+    step = question.approval.decided
+    said = question.decided.reason if question.decided is not None else step.comment if step is not None else ""
+    return f"“{escape(short(said, REASON))}”" if said.strip() else ""
+
+
+def _before(question: Question) -> tuple[str, str]:
+    """What Prod serves now, while that is the question; later, what it was compared with."""
+    comparison = question.delivery.comparison
+    if not question.open:
+        champion = comparison.champion if comparison else None
+        return "Compared with", code(f"version {short(champion.version, 40)}") if champion and champion.version else ""
     if question.unknown:
-        return "Azure ML could not say"
-    return code(f"version {short(question.serving.version, 40)}") if question.serving else "nothing yet"
+        return "Prod serves now", "Azure ML could not say"
+    return "Prod serves now", code(f"version {short(question.serving.version, 40)}") if question.serving else "nothing yet"
 
 
 def _verdict(comparison: Comparison | None) -> str:
@@ -271,7 +284,7 @@ def _changes(question: Question, comparison: Comparison) -> list[str]:
     """The change per metric, and a warning where it is not against what Prod serves now."""
     lines = changes(comparison)[:10]
     against, serving = comparison.champion.version if comparison.champion else None, question.serving
-    if serving is not None and serving.version != against:
+    if question.open and serving is not None and serving.version != against:
         compared = f"version {short(against, 40)}" if against else "nothing"
         lines.append(f"⚠️ Prod serves version {escape(short(serving.version, 40))} now; this was compared with {escape(compared)}.")
     return lines

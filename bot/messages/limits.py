@@ -148,7 +148,8 @@ def _fit_block(block: Block, cap: int, surface: str) -> Block | None:  # noqa: P
             return {**block, "text": _text(text, ALERT)}
         case {"type": "input", "label": label, "element": element} if surface == "modal":
             hint = {"hint": _text(block["hint"], LABEL)} if "hint" in block else {}
-            return {**block, "label": _text(label, LABEL), "element": _fit_input(element), **hint}
+            fitted = _fit_input(element)
+            return {**block, "label": _text(label, LABEL), "element": fitted, **hint} if fitted.get("options", True) else None
         case _:
             return None
 
@@ -246,22 +247,20 @@ def _characters(part: Any) -> int:
 def problems(thing: Message | Modal) -> tuple[str, ...]:
     """Everything Slack would refuse, each with its place; empty for what `fit` returns."""
     found = _Findings()
-    match thing:
-        case Message():
-            found.length(thing.text, FALLBACK, "text")
-            found.blocks(thing.blocks, MESSAGE_BLOCKS, "message", "blocks")
-            found.blocks(thing.plain, MESSAGE_BLOCKS, "message", "plain")
-            for place, block in enumerate(thing.plain):
-                found.unless(block.get("type") not in {"plan", "table"}, f"plain/{place}", "must be a block that every Slack shows")
-        case Modal():
-            for name, text in (("title", thing.title), ("submit", thing.submit), ("close", thing.close)):
-                if text is not None:
-                    found.length(text, MODAL_TITLE, name)
-            found.length(thing.callback, ID, "callback", least=0)
-            found.length(json.dumps(dict(thing.state)), STATE, "state")
-            found.blocks(thing.blocks, MODAL_BLOCKS, "modal", "blocks")
-            asks = any(block.get("type") == "input" for block in thing.blocks)
-            found.unless(thing.submit is not None or not asks, "submit", "is needed where something is asked")
+    if isinstance(thing, Message):
+        found.length(thing.text, FALLBACK, "text")
+        found.blocks(thing.blocks, MESSAGE_BLOCKS, "message", "blocks")
+        found.blocks(thing.plain, MESSAGE_BLOCKS, "message", "plain")
+        for place, block in enumerate(thing.plain):
+            found.unless(block.get("type") not in {"plan", "table"}, f"plain/{place}", "must be a block that every Slack shows")
+        return tuple(found.sentences)
+    for name, text in (("title", thing.title), ("submit", thing.submit or "-"), ("close", thing.close)):
+        found.length(text, MODAL_TITLE, name)
+    found.length(thing.callback, ID, "callback", least=0)
+    found.length(json.dumps(dict(thing.state)), STATE, "state")
+    found.blocks(thing.blocks, MODAL_BLOCKS, "modal", "blocks")
+    asks = any(block.get("type") == "input" for block in thing.blocks)
+    found.unless(thing.submit is not None or not asks, "submit", "is needed where something is asked")
     return tuple(found.sentences)
 
 
