@@ -328,8 +328,8 @@ class Rest:
         if call.accepts == "text/plain":
             return web.Response(text="".join(f"{line}\r\n" for line in chosen), content_type="text/plain")
         if call.accepts == "application/zip":
-            packed = _zip({f"{number}.log": "\n".join(chosen).encode()})
-            return web.Response(body=packed, content_type="application/zip")
+            body = packed({f"{number}.log": "\n".join(chosen).encode()})
+            return web.Response(body=body, content_type="application/zip")
         return ok(collection(chosen))
 
     async def _artifacts(self, call: Call) -> web.StreamResponse:
@@ -343,10 +343,10 @@ class Rest:
         if found is None:
             raise ApiError(404, "ArtifactNotFoundException", f"Artifact {name} was not found for build {run.id}.")
         if call.accepts == "application/zip" or call.query.get("format", "").lower() == "zip":
-            files = await asyncio.to_thread(_files, folder / found.name)
-            packed = await asyncio.to_thread(_zip, {f"{found.name}/{path}": content for path, content in files.items()})
+            files = await asyncio.to_thread(files_of, folder / found.name)
+            body = await asyncio.to_thread(packed, {f"{found.name}/{path}": content for path, content in files.items()})
             headers = {"Content-Disposition": f'attachment; filename="{found.name}.zip"'}
-            return web.Response(body=packed, content_type="application/zip", headers=headers)
+            return web.Response(body=body, content_type="application/zip", headers=headers)
         return ok(views.artifact(run, found, sized[found.name]))
 
     async def _tags(self, call: Call) -> web.Response:
@@ -788,7 +788,8 @@ def _lines(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
 
 
-def _files(folder: Path) -> dict[str, bytes]:
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The files of an artifact by their path inside it."""
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
@@ -796,9 +797,10 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _zip(files: Mapping[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """A zip of these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
-    return packed.getvalue()
+    return buffer.getvalue()

@@ -11,6 +11,7 @@ from aiohttp import web
 from sandbox.azure_devops import agent, compiler, views
 from sandbox.azure_devops.approvals import Answer
 from sandbox.azure_devops.orchestrator import RunJob
+from sandbox.azure_devops.pages import PREFIX, Pages
 from sandbox.azure_devops.project import Compile, Project
 from sandbox.azure_devops.rest import DEV, VSRM, Rest
 from sandbox.azure_devops.wire import Host
@@ -34,7 +35,7 @@ class AzureDevOps:
 
     def pages(self) -> Mapping[str, web.Application]:
         """See Service."""
-        return {}
+        return {PREFIX: Pages(self.project).app()}
 
     async def start(self) -> None:
         """See Service."""
