@@ -198,6 +198,8 @@ class Assets:
             path = job["path"].rstrip("/")
             uri = self.job_output(job["job"], job["output"]) + path
             added |= {"jobName": job["job"]}
+        if place := _DATASTORE_URI.fullmatch(uri):  # clients send the long form back for what they were given in the short one
+            uri = f"azureml://datastores/{place['store']}/paths/{place['path'].rstrip('/')}"
         content = self.content(uri)
         if properties.get("modelType") == "mlflow_model":
             description = content / "MLmodel"
