@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -30,13 +31,15 @@ class Credential:
     def __init__(self, make: Callable[[], Any] = default_credential) -> None:
         self._make = make
         self._inner: Any = None
+        self._making = threading.Lock()
 
     def token(self, scope: str) -> str:
         """A token for the scope. Raises NotNow: nothing was done, and somebody has to mend the identity first."""
         from azure.core.exceptions import AzureError  # noqa: PLC0415 as above
 
-        if self._inner is None:
-            self._inner = self._make()
+        with self._making:
+            if self._inner is None:
+                self._inner = self._make()
         try:
             token: str = self._inner.get_token(scope).token
         except (AzureError, ValueError) as error:  # a managed-identity endpoint that answers no JSON surfaces as a ValueError

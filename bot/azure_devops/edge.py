@@ -28,7 +28,7 @@ _APPROVALS = "37794717-f36f-4d78-b2bf-4dc30d0cfbcd"  # the approvals API has an 
 _APPROVALS_VERSION = "7.2-preview.2"
 _SKEW = timedelta(minutes=5)  # between the service's clock and ours
 _LISTED = 200
-_LOG_LINES = 200  # the end of a log in which to look for an error
+_LOG_LINES = 200  # the end of a log that is read
 
 
 class AzureDevOps:
@@ -95,7 +95,6 @@ class AzureDevOps:
         parameters = {**order.parameters, TOKEN: order.token}
         ask = {"templateParameters": parameters, "resources": {"repositories": {"self": {"refName": order.branch}}}}
         answer = await self._wire.write(lambda to: to.pipelines.run_pipeline(ask, self._project, order.pipeline_id))
-        self._parameters.keep(answer.id, parameters)
         return reading.queued(answer, replace(order, parameters=parameters), self._site, self._now())
 
     async def retry(self, run_id: int, stage: str) -> None:
@@ -149,8 +148,11 @@ class AzureDevOps:
             if build.template_parameters:
                 known = dict(build.template_parameters)
             else:
-                run = await self._wire.read(lambda ask: ask.pipelines.get_run(self._project, build.definition.id, build.id))
-                known = {name: str(value) for name, value in (run.template_parameters or {}).items()}
+                try:
+                    run = await self._wire.read(lambda ask: ask.pipelines.get_run(self._project, build.definition.id, build.id))
+                except (Gone, Refused):  # a classic pipeline has none
+                    run = None
+                known = {name: str(value) for name, value in ((run.template_parameters if run else None) or {}).items()}
             self._parameters.keep(build.id, known)
         return known
 
@@ -163,7 +165,7 @@ class AzureDevOps:
         if culprit is None:
             # A run whose YAML was refused has no jobs to blame.
             refused = [result.message for result in build.validation_results or () if result.message]
-            return Failure(stage="", job="", step="", error=refused[0], tail=tuple(refused[:20]), log_url=run.url) if refused else None
+            return Failure(stage="", job="", step="", error=refused[0], tail=tuple(refused), log_url=run.url) if refused else None
         lines, tests = await asyncio.gather(self._log(run.id, culprit.log_id), self._failed_tests(build))
         task = culprit.task
         return Failure(
@@ -171,7 +173,7 @@ class AzureDevOps:
             job=culprit.job.name or "",
             step=(task.name if task else "") or "",
             error=reading.first_error(culprit.errors, lines),
-            tail=lines[-reading.TAIL :],
+            tail=lines,  # more than people are shown: what has to be hidden must be seen whole
             tests=tests,
             log_url=self._site.log(run.id, culprit.job.id, task.id) if task else run.url,
         )
@@ -230,23 +232,32 @@ class AzureDevOps:
         """Every approval that the timeline of the run knows, decided ones too."""
         records = await self._timeline(run.id)
         gates = reading.gates(records)
-        said = await self._approvals(approvalIds=",".join(gates)) if gates else []
-        return tuple(
-            reading.approval(one, run.id, gate, reading.environment(one, gate.stage, self._environments))
-            for one in said
-            if (gate := gates.get(one["id"]))
-        )
+        try:
+            said = await self._approvals(approvalIds=",".join(gates)) if gates else []
+        except (Gone, Refused):  # it does not know these ids: see open_gate
+            said = []
+        if reading.open_gate(records) and not any(one.get("status") == ApprovalState.PENDING.value for one in said):
+            said += [one for one in await self._approvals(state="pending") if reading.owner(one) == run.id]
+        return self._read(said, {run.id: records})
 
     async def pending_approvals(self) -> tuple[Approval, ...]:
         """Every approval of the project that waits."""
         said = await self._approvals(state="pending")
         run_ids = sorted({run_id for one in said if (run_id := reading.owner(one)) is not None})
-        gates = dict(zip(run_ids, await asyncio.gather(*(self._gates(run_id) for run_id in run_ids)), strict=True))
-        return tuple(
-            reading.approval(one, run_id, gate, reading.environment(one, gate.stage, self._environments))
-            for one in said
-            if (run_id := reading.owner(one)) is not None and (gate := gates[run_id].get(one["id"]))
-        )
+        timelines = await asyncio.gather(*(self._timeline(run_id) for run_id in run_ids))
+        return self._read(said, dict(zip(run_ids, timelines, strict=True)))
+
+    def _read(self, said: Iterable[Mapping[str, Any]], timelines: Mapping[int, list[Any]]) -> tuple[Approval, ...]:
+        """The approvals whose stage is known, out of what the service says and the timelines of their runs."""
+        gates = {run_id: (reading.gates(records), reading.open_gate(records)) for run_id, records in timelines.items()}
+        found: list[Approval] = []
+        for one in said:
+            run_id = reading.owner(one)
+            known, open_gate = gates.get(run_id, ({}, None)) if run_id is not None else ({}, None)
+            gate = known.get(one["id"]) or open_gate
+            if run_id is not None and gate is not None:
+                found.append(reading.approval(one, run_id, gate, reading.environment(one, gate.stage, self._environments)))
+        return tuple(found)
 
     async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
         """Answer an approval, once; returns what Azure DevOps then says. Raises Refused where it took no notice."""
@@ -264,9 +275,6 @@ class AzureDevOps:
         if not reading.accepted(approval, after, answer):
             raise Refused("Azure DevOps did not accept the answer: this identity is not among the approvers, or has answered before.")
         return after
-
-    async def _gates(self, run_id: int) -> dict[str, reading.Gate]:
-        return reading.gates(await self._timeline(run_id))
 
     async def _approvals(self, **query: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = await self._wire.read(

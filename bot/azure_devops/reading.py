@@ -20,7 +20,6 @@ from bot.core.errors import Refused
 from bot.core.people import Person
 from bot.core.runs import FailedTest, Job, Order, Run, Stage, State, Step
 
-TAIL = 20  # lines of a failed step's log that people see
 TESTS = 10  # failing tests that people see
 ARTIFACT_BYTES = 8 * 1024 * 1024
 ARTIFACT_FILES = 1000
@@ -217,12 +216,6 @@ def doubtful(records: Iterable[Any]) -> tuple[str, ...]:
     )
 
 
-def waiting(records: Iterable[Any]) -> bool:
-    """Whether any stage waits for its checks."""
-    tree = Tree.of(records)
-    return any(_waits(tree, stage) for stage in tree.stages())
-
-
 def _waits(tree: Tree, stage: Any) -> bool:
     checkpoint = tree.checkpoint(stage)
     return stage.state != "completed" and checkpoint is not None and checkpoint.state == "inProgress"
@@ -385,6 +378,16 @@ def gates(records: Iterable[Any]) -> dict[str, Gate]:
             for record in tree.under(checkpoint, "Checkpoint.Approval"):
                 found[record.id] = Gate(stage.identifier or stage.name, attempt)
     return found
+
+
+def open_gate(records: Iterable[Any]) -> Gate | None:
+    """The gate of the only stage that waits: what an approval stands for whose id the timeline does not have.
+
+    That the ids are the same is what the service does; its documentation does not promise it.
+    """
+    tree = Tree.of(records)
+    waiting = [stage for stage in tree.stages() if _waits(tree, stage)]
+    return Gate(waiting[0].identifier or waiting[0].name, _attempt(waiting[0])) if len(waiting) == 1 else None
 
 
 def owner(approval: Mapping[str, Any]) -> int | None:
