@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 import zipfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -892,6 +893,36 @@ async def test_a_write_that_is_not_answered_in_time_is_uncertain_and_a_read_is_n
         await edge.recent(1, datetime(2026, 11, 23, tzinfo=UTC))
 
     await edge.close()
+
+
+async def test_a_write_that_waited_too_long_for_its_token_is_not_sent_after_all(service: Service, tmp_path: Path) -> None:
+    asked, given = threading.Event(), threading.Event()
+
+    def token() -> str:
+        asked.set()
+        given.wait(10)
+        return "late"
+
+    edge_of(tmp_path)
+    edge = AzureDevOps(ORGANIZATION, PROJECT, token=token, cache=tmp_path)
+    impatient = asyncio.create_task(edge.start(ORDER))
+    await asyncio.to_thread(asked.wait, 10)
+    impatient.cancel()
+    await asyncio.wait({impatient})
+
+    given.set()
+    await asyncio.to_thread(edge._wire._pool.shutdown)
+
+    assert service.tokens == []
+
+
+async def test_a_closed_edge_asks_nothing(azure: AzureDevOps, service: Service) -> None:
+    await azure.close()
+
+    with pytest.raises(NotNow, match="stops"):
+        await azure.start(ORDER)
+
+    assert service.asked == []
 
 
 async def test_a_write_that_never_left_is_not_uncertain(azure: AzureDevOps, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,24 +42,25 @@ WRITE_RETRIES = 0
 LONGEST_PAUSE = 300.0  # seconds; a Retry-After beyond it is not believed
 
 _WRITES = {"POST", "PATCH", "PUT", "DELETE"}
+_FAILURES = (ClientException, DeserializationError, requests.RequestException)
 _UNKNOWN_ROUTE = "is not registered on"  # the SDK's ValueError where the service's list of routes lacks what it needs
 
 
 class Clients:
-    """One client of the SDK per area, all under the same timeout, retries and watch."""
+    """One client of the SDK per area, all under the same timeout and retries; `before` and `after` see each request and answer."""
 
     def __init__(
         self,
         organization: str,
         auth: Authentication,
-        sessions: set[requests.Session],
         *,
         timeout: float,
         retries: int,
-        watch: Callable[..., None],
+        before: Callable[[requests.Session], None],
+        after: Callable[..., None],
     ) -> None:
-        def opened(session: requests.Session, _config: Any, _local: Any, **kwargs: Any) -> dict[str, Any]:
-            sessions.add(session)  # the SDK opens one per client and thread, and never closes it
+        def sending(session: requests.Session, _config: Any, _local: Any, **kwargs: Any) -> dict[str, Any]:
+            before(session)
             return kwargs
 
         def client(kind: Any, host: str = "dev.azure.com") -> Any:
@@ -71,8 +72,8 @@ class Clients:
             made.config.retry_policy.policy.respect_retry_after_header = False  # it would sleep in our thread
             made.config.retry_policy.policy.raise_on_status = False  # the last answer says more than "too many 503"
             made.config.keep_alive = True
-            made.config.hooks.append(watch)
-            made.config.session_configuration_callback = opened
+            made.config.session_configuration_callback = sending
+            made.config.hooks.append(after)
             return made
 
         self.build = client(BuildClient)
@@ -94,12 +95,13 @@ class Wire:
         self._patience = timeout + 5.0
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="azure-devops")
         self._room = asyncio.Semaphore(THREADS)
-        self._seen = threading.local()
+        self._here = threading.local()  # what a call's thread knows of it
         self._pace = Pace(clock)
         auth = Bearer(token)
         self._sessions: set[requests.Session] = set()
-        self._reading = Clients(organization, auth, self._sessions, timeout=timeout, retries=READ_RETRIES, watch=self._watch)
-        self._writing = Clients(organization, auth, self._sessions, timeout=timeout, retries=WRITE_RETRIES, watch=self._watch)
+        self._closed = False
+        self._reading = Clients(organization, auth, timeout=timeout, retries=READ_RETRIES, before=self._sending, after=self._answered)
+        self._writing = Clients(organization, auth, timeout=timeout, retries=WRITE_RETRIES, before=self._sending, after=self._answered)
 
     async def read(self, ask: Callable[[Clients], T]) -> T:
         """What the SDK answers. Raises Gone, Refused, NotNow."""
@@ -124,6 +126,7 @@ class Wire:
 
     def close(self) -> None:
         """Start no more calls; those under way end by their own time limits."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         for session in tuple(self._sessions):
             session.close()
@@ -138,9 +141,16 @@ class Wire:
                 await self._room.acquire()
         except TimeoutError:
             raise NotNow("Azure DevOps is slow to answer.", after=self._patience) from None
-        call = asyncio.get_running_loop().run_in_executor(self._pool, self._guarded, work)
+        if self._closed:
+            self._room.release()
+            raise NotNow("Callboard stops.")
+        given_up = threading.Event()
+        call = asyncio.get_running_loop().run_in_executor(self._pool, self._guarded, work, given_up)
         call.add_done_callback(self._leave)  # room is free when the thread is, not when we stop waiting
-        done, _ = await asyncio.wait({call}, timeout=self._patience)
+        try:
+            done, _ = await asyncio.wait({call}, timeout=self._patience)
+        finally:
+            given_up.set()
         if done:
             return call.result()
         if write:
@@ -152,27 +162,33 @@ class Wire:
         if not call.cancelled():
             call.exception()  # seen: nobody may be waiting any more
 
-    def _guarded(self, work: Callable[[], T]) -> T:
-        self._seen.answer = None
+    def _guarded(self, work: Callable[[], T], given_up: threading.Event) -> T:
+        self._here.given_up, self._here.answer = given_up, None
         try:
             return work()
         except OutsideError:
             raise
-        except (ClientException, DeserializationError, requests.RequestException, ValueError) as error:
-            if not isinstance(error, ClientException | DeserializationError | requests.RequestException) and _UNKNOWN_ROUTE not in str(
-                error
-            ):
-                raise  # our bug
-            told = translated(error, self._seen.answer)
-            log.info("Azure DevOps: %s (%s, %s)", told, type(error).__name__, self._seen.answer)
+        except _FAILURES as error:
+            told = translated(error, self._here.answer)
+            log.info("Azure DevOps: %s (%s, %s)", told, type(error).__name__, self._here.answer)
             raise told from None
+        except ValueError as error:
+            if _UNKNOWN_ROUTE not in str(error):
+                raise  # our bug
+            raise Refused("Azure DevOps does not offer this here.") from None
 
-    def _watch(self, response: requests.Response, *_args: Any, **_kwargs: Any) -> None:
-        self._seen.answer = Answer(
-            response.request.method or "", response.status_code, _number(response.headers.get("Retry-After")), "html" in _kind(response)
-        )
+    def _sending(self, session: requests.Session) -> None:
+        """Before each request: what nobody waits for any more is not sent."""
+        self._sessions.add(session)  # the SDK opens one per client and thread, and never closes it
+        if self._here.given_up.is_set():
+            raise NotNow("It was too late to ask Azure DevOps.")
+
+    def _answered(self, response: requests.Response, *_args: Any, **_kwargs: Any) -> None:
+        """After each answer: take note of what the SDK does not pass on."""
+        method, page = response.request.method or "", "html" in response.headers.get("Content-Type", "")
+        self._here.answer = Answer(method, response.status_code, _number(response.headers.get("Retry-After")), page)
         self._pace.heed(response.headers)
-        if response.request.method in _WRITES:
+        if method in _WRITES:
             _ = response.content  # the SDK leaves an answer it has no use for unread, and its connection unusable
 
 
@@ -245,8 +261,8 @@ def translated(error: Exception, answer: Answer | None) -> OutsideError:
         if method in _WRITES and not _unsent(cause):
             return Uncertain("The connection to Azure DevOps broke before it answered.")
         return NotNow("Azure DevOps cannot be reached.")
-    if answer is None or _UNKNOWN_ROUTE in str(error):
-        return Refused("Azure DevOps does not offer this here.")
+    if answer is None:
+        return NotNow("Azure DevOps could not be asked.")
     wrote = answer.method in _WRITES
     says = _sentence(error)
     match answer.status:
@@ -299,10 +315,6 @@ def _sentence(error: Exception) -> str:
 
 def _kind_of(error: Exception) -> str:
     return str(getattr(error, "type_key", None) or "")
-
-
-def _kind(response: requests.Response) -> str:
-    return response.headers.get("Content-Type", "")
 
 
 def _number(text: str | None) -> float | None:
