@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from sandbox.world import World
 
 AUDIENCE = "https://storage.azure.com"
 VERSION = "2023-11-03"
-LIFETIME = 3600  # seconds that a SAS address is good for
+LIFETIME = timedelta(hours=1)  # that a SAS address is good for
 _SIGNED_HEADERS = (
     "Content-Encoding",
     "Content-Language",
@@ -87,7 +87,8 @@ class Storage:
 
     def sas(self, container: str, name: str = "", *, permissions: str = "rcwl") -> str:
         """The URL of a container or blob that carries the right to use it: r(ead), c(reate), w(rite), l(ist), for an hour."""
-        signed = {"sv": VERSION, "sr": "b" if name else "c", "sp": permissions, "se": str(int(time.time()) + LIFETIME)}
+        expiry = (datetime.now(UTC) + LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ")
+        signed = {"sv": VERSION, "sr": "b" if name else "c", "sp": permissions, "se": expiry}
         signed["sig"] = self._signature(container, name, signed)
         return f"{self.address(container, name)}?{urlencode(signed)}"
 
@@ -286,16 +287,18 @@ class Storage:
     def _check_sas(self, request: web.Request, permission: str) -> None:
         container = request.match_info["container"]
         name = request.match_info.get("name", "") if request.query.get("sr") == "b" else ""
-        signed = {key: request.query.get(key, "") for key in ("sv", "sr", "sp", "se")}
-        if not hmac.compare_digest(self._signature(container, name, signed), request.query["sig"]):
+        if not hmac.compare_digest(self._signature(container, name, request.query), request.query["sig"]):
             raise BlobError(403, "AuthenticationFailed", "Server failed to authenticate the request: the signature did not match.")
-        if int(signed["se"]) < time.time():
+        if _moment(request.query.get("se", "")) < datetime.now(UTC):
             raise BlobError(403, "AuthenticationFailed", "Server failed to authenticate the request: the signature expired.")
-        if permission not in signed["sp"]:
+        if permission not in request.query.get("sp", ""):
             raise BlobError(403, "AuthorizationPermissionMismatch", "This request is not authorized to perform this operation.")
 
     def _signature(self, container: str, name: str, signed: Mapping[str, str]) -> str:
-        return self._sign("\n".join([f"/blob/{names.STORAGE}/{container}/{name}", *(signed[key] for key in ("sv", "sr", "sp", "se"))]))
+        """https://learn.microsoft.com/rest/api/storageservices/create-service-sas#specify-the-signature"""
+        resource = f"/blob/{names.STORAGE}/{container}" + (f"/{name}" if name else "")
+        before, after = ("sp", "st", "se"), ("si", "sip", "spr", "sv", "sr", "snapshot", "ses", "rscc", "rscd", "rsce", "rscl", "rsct")
+        return self._sign("\n".join([*(signed.get(key, "") for key in before), resource, *(signed.get(key, "") for key in after)]))
 
     def _check_key(self, request: web.Request, authorization: str) -> None:
         """https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key"""
@@ -315,6 +318,13 @@ class Storage:
 
     def _sign(self, text: str) -> str:
         return base64.b64encode(hmac.digest(base64.b64decode(self.key), text.encode(), "sha256")).decode()
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
+    except ValueError:
+        raise BlobError(403, "AuthenticationFailed", "Server failed to authenticate the request: the expiry is no time.") from None
 
 
 def _metadata(request: web.Request) -> dict[str, str]:
