@@ -7,16 +7,17 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from azure.mgmt.containerinstance.models import ContainerGroup, IpAddress, Port
 
 from bot.settings import EnvironmentVariables
-from deploy.ml.config import Mistake, Workspace, load
+from deploy.ml.config import Mistake, load
 from deploy.ml.image import archive, assemble, fingerprint
 from deploy.ml.prod import Release, crown, deployment_name, plan
 from deploy.ml.qa import address, crashing, group
@@ -35,7 +36,7 @@ IMAGE = {
     "location": f"contosoml.azurecr.io/diabetes@{DIGEST}",
     "examples": {"columns": ["age", "bmi"], "rows": [[50, 21.5], [60, 30]], "predictions": [120.5, 200.25]},
 }
-WORKSPACE = Workspace("sub", "ml", "ml-delivery", "westeurope", "contosoml", "pull")
+WORKSPACE = replace(load(ROOT / "callboard.toml").workspace, subscription="sub", pull_identity="pull")
 GOOD = Outcome(True, 2, 3.5, "2 predictions equal to the registered model's own, 3.5 ms each.")
 BAD = Outcome(False, 0, None, "The prediction is 1.0; the registered model says 2.0.")
 
@@ -129,7 +130,7 @@ def test_a_container_group_is_pulled_by_digest_and_its_key_cannot_be_read_back()
 
 def test_without_an_identity_to_pull_under_the_mistake_is_named() -> None:
     with pytest.raises(Mistake, match="pull_identity"):
-        group(Workspace("sub", "ml", "ml-delivery", "westeurope", "contosoml"), IMAGE, "the-key")
+        group(replace(WORKSPACE, pull_identity=""), IMAGE, "the-key")
 
 
 def test_the_address_of_a_group_is_what_azure_gave_it() -> None:
@@ -287,17 +288,19 @@ from azure.ai.ml.entities import Model
 from sklearn.linear_model import Ridge
 from deploy.ml import config, data, stage
 parts = data.split(data.load(), 20)
-mlflow.sklearn.save_model(Ridge().fit(parts.training.features, parts.training.target), sys.argv[1])
+mlflow.sklearn.save_model(Ridge().fit(parts.training.features, parts.training.target), sys.argv[1], pip_requirements=["scikit-learn"])
 ml = stage.client(config.load().workspace)
 for version, stage in (("1", "champion"), ("2", "candidate")):
     ml.models.create_or_update(Model(name="diabetes", version=version, path=sys.argv[1], type="mlflow_model", tags={"stage": stage}))
 """
 
-STAGES = """
-import sys
-from deploy.ml import config, stage
-ml = stage.client(config.load().workspace)
-print(*(f"{each.version}={each.tags['stage']}" for each in sorted(ml.models.list(name="diabetes"), key=lambda each: each.version)))
+
+TAGS = """
+import json, sys
+from deploy.ml.config import load
+from deploy.ml.image import Registry
+registry = Registry(load().workspace)
+print(json.dumps([registry.digest("diabetes", tag) for tag in sys.argv[1:]]))
 """
 
 
@@ -312,12 +315,19 @@ async def test_a_registered_model_reaches_prod(local: Delivery) -> None:
     await local.stage("qa", "--delivery", str(local.folder))
     await local.stage("prod", "--delivery", str(local.folder))
 
+    assert json.loads(await local.run("-c", TAGS, image["tag"], "no-such-tag")) == [image["digest"], None]
     qa, prod = local.read("qa.json"), local.read("prod.json")
     assert image["location"] == f"contosoml.azurecr.io/diabetes@{image['digest']}"
     assert (qa["passed"], qa["checked"], qa["digest"]) == (True, 5, image["digest"])
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{qa['endpoint']}/health") as probed,
+        session.post(f"{qa['endpoint']}/invocations", json={}) as uninvited,
+    ):
+        assert (probed.status, uninvited.status) == (200, 401)  # nobody but the stage had the key
     assert (prod["passed"], prod["checked"], prod["digest"]) == (True, 5, image["digest"])
     assert prod["endpoint"].endswith("/api/v1/endpoint/diabetes/score")
-    assert (await local.run("-c", STAGES)).split() == ["1=former", "2=champion"]
+    assert local.stages() == {"diabetes/1": "former", "diabetes/2": "champion"}
 
     local.hand_on("image.json", image | {"examples": image["examples"] | {"predictions": [0.0] * 5}})
     log = await local.stage("prod", "--delivery", str(local.folder), fails=True)
@@ -353,6 +363,10 @@ class Delivery:
             )
             assert await process.wait() == int(fails), log.read_text()
         return log.read_text()
+
+    def stages(self) -> dict[str, str]:
+        """The tag `stage` of every registered version."""
+        return {key: document["properties"]["tags"]["stage"] for key, document in self._world.state.table("azure.models").items()}
 
     def hand_on(self, name: str, document: Mapping[str, Any]) -> None:
         (self.folder / name).write_text(json.dumps({"schema": 1, **document}))

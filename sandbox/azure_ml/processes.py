@@ -102,8 +102,9 @@ class Container:
         self.status = Status(Phase.WAITING, arm.now())
 
     async def start(self) -> None:
-        """Unpack the image and start its command."""
+        """Unpack the image and start its command; the log begins anew."""
         await asyncio.to_thread(self._unpack)
+        self.log.unlink(missing_ok=True)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
