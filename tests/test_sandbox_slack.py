@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from slack_sdk.web.async_client import AsyncWebClient
 from sandbox.launch import free_port
 from sandbox.names import ADA, ALAN, BOT, CHANNEL, GRACE, GUEST
 from sandbox.slack.delivery import sign
+from sandbox.slack.manifest import FILE
 from sandbox.slack.person import HOME, Person
 from sandbox.slack.server import Slack
+from sandbox.world import World
 from tests.sandboxes import proxy, sandbox, the, trust
 
 pytestmark = pytest.mark.world
@@ -46,11 +49,11 @@ class Bot:
         return Person(self.slack, ADA)
 
 
-@pytest.fixture
-async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
+@asynccontextmanager
+async def living(folder: Path, make: Callable[[World], Slack] = Slack) -> AsyncIterator[Bot]:
     """A bot that takes HTTP, as yet without listeners."""
     port = free_port()
-    async with sandbox(tmp_path, Slack, bot_url=f"http://127.0.0.1:{port}") as world:
+    async with sandbox(folder, make, bot_url=f"http://127.0.0.1:{port}") as world:
         slack = the(world, Slack)
         client = AsyncWebClient(slack.bot_token, proxy=proxy(world), ssl=trust(world), retry_handlers=[])
         app = AsyncApp(client=client, signing_secret=slack.signing_secret, process_before_response=True)
@@ -65,6 +68,12 @@ async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
         await web.TCPSite(runner, "127.0.0.1", port).start()
         yield Bot(slack, app, client)
         await runner.cleanup()
+
+
+@pytest.fixture
+async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
+    async with living(tmp_path) as it:
+        yield it
 
 
 def button(action: str, **more: Any) -> dict[str, Any]:
@@ -670,24 +679,48 @@ async def test_a_bad_view_is_refused_with_a_pointer(bot: Bot) -> None:
     assert answer["response_metadata"]["messages"] == ["[ERROR] must be less than 25 characters [json-pointer:/view/title/text]"]
 
 
-async def test_app_home_is_opened_published_and_clicked(bot: Bot) -> None:
+def with_home(folder: Path) -> Path:
+    """The manifest, asking for a Home tab and to hear when it is opened."""
+    manifest = json.loads(FILE.read_text())
+    manifest["features"]["app_home"]["home_tab_enabled"] = True
+    manifest["settings"]["event_subscriptions"] = {"bot_events": ["app_home_opened"]}
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(manifest))
+    return file
+
+
+async def test_app_home_is_opened_published_and_clicked(tmp_path: Path) -> None:
     clicks: list[str] = []
+    async with living(tmp_path, lambda world: Slack(world, with_home(tmp_path))) as bot:
+
+        @bot.app.event("app_home_opened")
+        async def home(event: dict[str, Any], client: AsyncWebClient) -> None:
+            await client.views_publish(user_id=event["user"], view={"type": "home", "blocks": buttons(button("go"))})
+
+        @bot.app.action("go")
+        async def go(ack: AsyncAck, body: dict[str, Any]) -> None:
+            clicks.append(body["container"]["type"])
+            await ack()
+
+        await bot.ada.opens_home()
+        await bot.slack.wait_for(lambda: bot.slack.home(ADA.slack))
+        await bot.ada.clicks(HOME, "go")
+
+        assert clicks == ["view"]
+        assert bot.slack.home(GRACE.slack) is None
+
+
+async def test_an_app_that_did_not_ask_does_not_hear_of_its_home(bot: Bot) -> None:
+    opened: list[str] = []
 
     @bot.app.event("app_home_opened")
-    async def home(event: dict[str, Any], client: AsyncWebClient) -> None:
-        await client.views_publish(user_id=event["user"], view={"type": "home", "blocks": buttons(button("go"))})
-
-    @bot.app.action("go")
-    async def go(ack: AsyncAck, body: dict[str, Any]) -> None:
-        clicks.append(body["container"]["type"])
-        await ack()
+    async def home(event: dict[str, Any]) -> None:
+        opened.append(event["user"])
 
     await bot.ada.opens_home()
-    await bot.slack.wait_for(lambda: bot.slack.home(ADA.slack))
-    await bot.ada.clicks(HOME, "go")
+    await bot.ada.types("/nonsense")
 
-    assert clicks == ["view"]
-    assert bot.slack.home(GRACE.slack) is None
+    assert opened == []
 
 
 # Socket Mode
@@ -746,7 +779,7 @@ def test_a_delivery_is_signed_as_slack_signs() -> None:
 
 
 def test_the_manifest_is_what_slack_takes() -> None:
-    manifest = json.loads((Path(__file__).parent.parent / "deploy/bot/manifest.json").read_text())
+    manifest = json.loads(FILE.read_text())
 
     commands = manifest["features"]["slash_commands"]
     assert [it["command"] for it in commands] == ["/retrain", "/promote", "/approve", "/mlops"]

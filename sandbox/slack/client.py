@@ -265,15 +265,19 @@ class Client:
         given: Any = None,
         values: forms.Values | None = None,
         occurrence: int = 0,
+        copy: Message | None = None,
     ) -> str | None:
         """Use the element of a message (`channel`, `ts`) or view (`view`); gives what went wrong, fit for the person.
 
         `given` is what was chosen or typed, `values` the state of the other inputs; `occurrence` tells table rows apart.
+        `copy` is the message as a screen that has fallen behind still shows it.
         """
         found = self._surface(user, place)
         if found is None:
             return "That is no longer there."
         blocks, about = found
+        if copy is not None:
+            blocks = copy["blocks"]
         fitting = [
             element for block, element in forms.elements(blocks) if block["block_id"] == block_id and element.get("action_id") == action_id
         ]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+FILE = Path(__file__).parents[2] / "deploy" / "bot" / "manifest.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -29,9 +31,10 @@ class Manifest:
     commands: Mapping[str, Command]
     scopes: frozenset[str]
     events: frozenset[str]
+    home: bool  # whether the app has a Home tab
 
 
-def read(file: Path) -> Manifest:
+def read(file: Path = FILE) -> Manifest:
     """The manifest in the file."""
     whole: dict[str, Any] = json.loads(file.read_text())
     commands = [
@@ -42,4 +45,5 @@ def read(file: Path) -> Manifest:
         {command.name: command for command in commands},
         frozenset(whole["oauth_config"]["scopes"]["bot"]),
         frozenset(whole["settings"].get("event_subscriptions", {}).get("bot_events", [])),
+        bool(whole["features"].get("app_home", {}).get("home_tab_enabled")),
     )

@@ -6,6 +6,7 @@ come from the page itself.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from sandbox.slack.workspace import DOMAIN, Watcher, Workspace, handle
 
 WEB = Path(__file__).parent / "web"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+HEARTBEAT = 15.0  # seconds
 PICTURES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -67,7 +69,7 @@ class Page:
                 "workspace": DOMAIN.capitalize(),
                 "domain": DOMAIN,
                 "me": user,
-                "app": {"id": APP, "user": BOT.slack, "name": BOT.name},
+                "app": {"id": APP, "user": BOT.slack, "name": BOT.name, "home": self._manifest.home},
                 "slackbot": SLACKBOT,
                 "start": CHANNEL,
                 "hosts": HOSTS,
@@ -100,7 +102,15 @@ class Page:
 
     @staticmethod
     async def _forward(watcher: Watcher, response: web.StreamResponse) -> None:
-        while (change := await watcher.queue.get()) is not None:
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT):
+                    change = await watcher.queue.get()
+            except TimeoutError:
+                await response.write(b":\n\n")  # finds out whether the page is still there
+                continue
+            if change is None:
+                return
             await response.write(f"event: {change.kind}\ndata: {json.dumps(change.body)}\n\n".encode())
 
     async def _type(self, request: web.Request) -> web.Response:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -42,11 +43,28 @@ class Call:
 
 
 class Slack:
-    """One workspace with the Callboard app installed. A `sandbox.world.Service`."""
+    """One workspace with the app of the manifest installed. A `sandbox.world.Service`.
 
-    def __init__(self, world: World) -> None:
+    Faults it knows (`world.faults`), where a detail `method` limits those of the Web API to one method:
+
+    | fault | detail | what goes wrong |
+    |---|---|---|
+    | `slack.429` | `retry_after` | a call is turned away |
+    | `slack.500` | | a call fails |
+    | `slack.slow` | `seconds` | a call takes its time |
+    | `slack.lost_answer` | | a call does its work, and the connection breaks |
+    | `slack.error` | `error` | a call is refused with this word |
+    | `slack.missing_scope` | `scope` | a call is refused as if the token had not the scope |
+    | `slack.invalid_blocks` | | a message with a plan is refused |
+    | `slack.edit_window_closed` | | an update comes too late |
+    | `slack.expired_trigger` | | a trigger id has run out |
+    | `slack.duplicate_delivery` | | a command, click or event reaches the bot twice |
+    | `slack.refresh_socket` | | every socket is closed before a delivery, which goes to the next one |
+    """
+
+    def __init__(self, world: World, manifest_file: Path = manifest.FILE) -> None:
         self.world = world
-        self.manifest = manifest.read(world.root / "deploy" / "bot" / "manifest.json")
+        self.manifest = manifest.read(manifest_file)
         app = world.state.table("slack_app")
         for key, prefix in (("bot_token", "xoxb-"), ("app_token", "xapp-1-"), ("signing_secret", ""), ("verification_token", "")):
             if key not in app:

@@ -586,11 +586,7 @@ def _between(messages: list[Message], given: Arguments) -> list[Message]:
         low, high = float(oldest), float(latest) if latest else float("inf")
     except ValueError:
         raise SlackError("invalid_ts_oldest") from None
-    return [
-        message
-        for message in messages
-        if low < float(message["ts"]) < high or (inclusive and message["ts"] in {oldest, latest}) or (low == 0.0 == float(message["ts"]))
-    ]
+    return [message for message in messages if low < float(message["ts"]) < high or (inclusive and message["ts"] in {oldest, latest})]
 
 
 def _cursor(cursor: str | None) -> int:

@@ -72,6 +72,7 @@ class Workspace:
         self.modals: dict[str, list[View]] = {}
         self.people: dict[str, Character] = {person.slack: person for person in (*PEOPLE, BOT)}
         self._watchers: set[Watcher] = set()
+        self._ended = False
         self._waiting: set[asyncio.Future[None]] = set()
         self._last = max((float(message["ts"]) for message in self._messages.values()), default=0.0)
         everyone = [person.slack for person in PEOPLE]
@@ -85,6 +86,8 @@ class Workspace:
     def watch(self, user: str) -> Watcher:
         """Listen on behalf of a person, until `unwatch`."""
         watcher = Watcher(user)
+        if self._ended:
+            watcher.queue.put_nowait(None)
         self._watchers.add(watcher)
         return watcher
 
@@ -93,7 +96,8 @@ class Workspace:
         self._watchers.discard(watcher)
 
     def end_watching(self) -> None:
-        """Send every listener home."""
+        """Send every listener home, and whoever comes later, too."""
+        self._ended = True
         for watcher in self._watchers:
             if watcher.queue.full():
                 watcher.queue.get_nowait()

@@ -254,12 +254,17 @@ function chart(block) {
 // Controls
 
 function control(block, element, context, occurrence = 0) {
-  const act = (given) => context.press(block, element, given, occurrence);
+  const act = async (given, event) => {
+    const node = event?.currentTarget;
+    if (node) node.disabled = true;
+    await context.press(block, element, given, occurrence);
+    if (node) node.disabled = false;
+  };
   switch (element.type) {
     case "button": {
       const label = words(element.text);
       const style = element.style ? `.button-${element.style}` : "";
-      const node = el(`button.button${style}`, { type: "button", "aria-label": element.accessibility_label, onclick: () => act(null) }, label);
+      const node = el(`button.button${style}`, { type: "button", "aria-label": element.accessibility_label, onclick: (event) => act(null, event) }, label);
       node.dataset.action = element.action_id;
       if (element.url) {
         const address = link(element.url, ...words(element.text));

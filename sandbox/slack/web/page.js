@@ -176,8 +176,9 @@ function frame() {
   fill(at("place-title"), isHome ? [avatar(told.app.user, 28), told.app.name] : [icon("hash", 20), channel.name]);
   fill(at("place-about"), isHome ? "App" : [icon("people", 16), `${told.people.length} people`]);
   at("tabs").hidden = !isHome;
+  if (!told.app.home) state.tab = "messages";
   const tab = (name, title) => el("button.tab", { type: "button", role: "tab", "aria-selected": String(state.tab === name), onclick: () => { state.tab = name; go(HOME); } }, title);
-  fill(at("tabs"), isHome ? [tab(HOME, "Home"), tab("messages", "Messages")] : []);
+  fill(at("tabs"), isHome ? [told.app.home && tab(HOME, "Home"), tab("messages", "Messages")] : []);
   const onHome = isHome && state.tab === HOME;
   at("home").hidden = !onHome;
   at("scroll").hidden = onHome;
@@ -214,7 +215,7 @@ function avatar(user, size) {
   if (user === state.told.app.user) box.append(el("img", { src: "web/icon.svg", alt: "" }));
   else {
     const name = known.people.get(user)?.name || "Slackbot";
-    box.classList.add(`face-${[...user].reduce((sum, letter) => sum + letter.charCodeAt(0), 0) % 6}`);
+    box.classList.add(`face-${([...known.people.keys()].indexOf(user) + 6) % 6}`);
     box.append(name.split(" ").map((word) => word[0]).slice(0, 2).join(""));
   }
   return box;
@@ -260,7 +261,7 @@ function drawList(list, scroll, messages, { empty, replies = false, first = null
       before = null;
     }
     const follows = before && before.user === message.user && message.ts - before.ts < 300 && Boolean(before.is_ephemeral) === Boolean(message.is_ephemeral) && !before.reply_count;
-    items.push({ key: message.ts, same: JSON.stringify([message, follows, replies, state.me]), make: () => draw1(message, { follows, replies }) });
+    items.push({ key: message.ts, same: JSON.stringify([message, follows, replies, state.me, message.reply_count ? minute() : 0]), make: () => draw1(message, { follows, replies }) });
     before = message;
     if (first === message.ts) {
       const count = messages.length - 1;
@@ -282,6 +283,7 @@ function dayName(ts) {
   return day[0].toUpperCase() + day.slice(1);
 }
 
+const minute = () => Math.floor(Date.now() / 60_000); // "2 minutes ago" grows old
 const clock = (ts) => date(Number(ts), "{time}");
 
 function draw1(message, { follows, replies }) {
@@ -383,6 +385,7 @@ function toast(words) {
   setTimeout(() => node.remove(), 6000);
 }
 
+setInterval(schedule, 60_000);
 put(at("burger"), icon("menu", 20));
 at("burger").addEventListener("click", () => showSide(!at("frame").classList.contains("side-open")));
 document.addEventListener("keydown", (event) => {
