@@ -153,13 +153,14 @@ class Release:
 
     def _given_up(self, outcome: Outcome, *, keep: bool) -> Outcome:
         """Show the log of a deployment that is not good, and delete it unless it is what serves."""
-        operations = self._ml.online_deployments
-        try:
-            quote(operations.get_logs(name=self.name, endpoint_name=self._model.endpoint, lines=LOG_LINES))
-            if not keep:
-                _finish(operations.begin_delete, name=self.name, endpoint_name=self._model.endpoint)
-        except HttpResponseError as problem:  # the reason to give up is the one to be told
-            say(f"Deployment {self.name} was not cleared away: {first_line(problem)}")
+        operations, endpoint = self._ml.online_deployments, self._model.endpoint
+        with contextlib.suppress(HttpResponseError):  # the reason to give up is the one to be told
+            quote(operations.get_logs(name=self.name, endpoint_name=endpoint, lines=LOG_LINES))
+        if not keep:
+            try:
+                _finish(operations.begin_delete, name=self.name, endpoint_name=endpoint)
+            except HttpResponseError as problem:
+                say(f"Deployment {self.name} was not cleared away: {first_line(problem)}")
         return outcome
 
     def _send(self, traffic: Mapping[str, int]) -> None:

@@ -1,7 +1,8 @@
 """Stage "QA - Deploy on ACI": `python -m deploy.ml.qa --delivery DIR --out DIR`.
 
 Runs the delivered image as a container group in Azure Container Instances and smoke-tests it. The group is named after the model and is
-replaced by each delivery. Its address is public, so it answers only to a key that is made for this deployment and kept nowhere.
+replaced by each delivery; one that fails stays for a look. Its address is public, so it answers only to a key that is made for this
+deployment and kept nowhere.
 """
 
 from __future__ import annotations
