@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import ssl
@@ -11,12 +12,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
+from yarl import URL
 
 from sandbox.azure_devops.approvals import Denied
 from sandbox.launch import NotReadyError
@@ -29,6 +32,7 @@ Message = dict[str, Any]
 WEAK = "rows=60 alpha=100 trees=5 depth=1"
 LOSING = "alpha=100000 trees=1 depth=1 rate=0.0001"
 STAGES = 9
+LOADING = "One moment…"
 
 
 class Broken(Exception):
@@ -193,8 +197,8 @@ class Story:
         """Start a training run as Ada and return its number, once its card shows."""
         known = {run["id"] for run in self._here.azure.runs()}
         offer = await self._offer(self._ada, command)
-        must("start" in buttons(offer), f"{command} is confirmed before anything starts: {words(offer)}")
-        await self._ada.clicks(offer, "start")
+        must("retrain_start" in buttons(offer), f"{command} is confirmed before anything starts: {words(offer)}")
+        await self._ada.clicks(offer, "retrain_start")
         if twice:
             await self._press_again(offer)
         run = await self._next_run(known)
@@ -203,12 +207,16 @@ class Story:
 
     async def _press_again(self, offer: Message) -> None:
         try:
-            await self._ada.clicks(offer, "start")
+            await self._ada.clicks(offer, "retrain_start")
         except LookupError:
             return  # the offer is already gone, which is as good
 
     async def _next_run(self, known: set[int], seconds: float = 30) -> int:
-        new = await self._here.azure.wait_for(lambda: [r["id"] for r in self._here.azure.runs() if r["id"] not in known], seconds)
+        def new_ones() -> list[int]:
+            return [r["id"] for r in self._here.azure.runs() if r["id"] not in known]
+
+        await until(self._here, "a new run", new_ones, seconds)
+        new = new_ones()
         must(len(new) == 1, f"one run was started, not {len(new)}")
         return int(new[0])
 
@@ -226,12 +234,16 @@ class Story:
             must("PASS" in words(table), f"the verdict is stated: {words(table)[:200]}")
             must("PASS" in table["text"], f"and in the text that stands alone: {table['text']}")
             await self._channel.until("a chart", lambda: self._channel.thread(run, lambda m: m.get("files")), 15)
-        async with self._clock.step("QA answers: the container on ACI is a real process that predicts"):
+        async with self._clock.step("QA is a real process: it passed its smoke test, is healthy, and refuses a stranger"):
             qa = self._artifact(run, "qa", "qa.json")
-            must(qa["passed"] and qa["target"] == "aci", f"the smoke test passed: {qa}")
-            async with aiohttp.ClientSession() as session, session.post(qa["endpoint"], json=ROWS) as answer:
-                must(answer.status == 200, f"QA answers {answer.status}")
-                must(len(_predictions(await answer.json())) == len(ROWS["dataframe_split"]["data"]), "one prediction a row")
+            must(qa["passed"] and qa["target"] == "aci" and qa["checked"] > 0, f"the smoke test passed: {qa}")
+            image = self._artifact(run, "delivery", "image.json")
+            must(qa["digest"] == image["digest"], "QA runs the digest that was built")
+            async with aiohttp.ClientSession() as session:
+                async with session.get(str(URL(qa["endpoint"]).with_path("/ping"))) as answer:
+                    must(answer.status == 200, f"QA is healthy: {answer.status}")
+                async with session.post(qa["endpoint"], json={}) as answer:
+                    must(answer.status == 401, f"QA asks for its key: {answer.status}")
         return run
 
     async def _until_prod_asks(self, run: int, seconds: float = 120) -> Message:
@@ -249,11 +261,11 @@ class Story:
         return words(reason) if reason else json.dumps(self._channel.stages(run))
 
     def _artifact(self, run: int, name: str, file: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._here.azure.artifact(run, name, file))
+        found: dict[str, Any] = json.loads((self._here.azure.project.places.artifacts(run) / name / file).read_text())
         return found
 
     async def _approve_in_slack(self, run: int) -> None:
-        prod = self._channel.prod(run)
+        prod = copy.deepcopy(self._channel.prod(run))
         assert prod is not None
         for person, why in ((self._ada, "asked for this run"), (self._alan, "may not"), (self._guest, "guest")):
             async with self._clock.step(f"{person.who.name} presses Approve and is refused: {why}"):
@@ -272,39 +284,27 @@ class Story:
             must("Grace Hopper" in words(decided) or GRACE.slack in words(decided), f"the card names her: {words(decided)}")
             must("&amp; checked" in json.dumps(decided, ensure_ascii=False), "and her reason, escaped")
         async with self._clock.step("An old copy's button changes nothing: it says that this was decided"):
-            answer = await self._press_stale(self._grace, prod)
+            answer = await self._press_and_read(self._grace, prod, "approve", stale=True)
             must("decided" in answer.lower() or "approved" in answer.lower(), f"it says who decided: {answer}")
 
-    async def _press_and_read(self, person: Person, message: Message, action: str) -> str:
-        """Press a button that opens a modal or whispers; return what the person then reads."""
+    async def _press_and_read(self, person: Person, message: Message, action: str, *, stale: bool = False) -> str:
+        """Press a button that opens a modal or whispers (of the message as it looked, if `stale`); return what the person then reads."""
         before = {m["ts"] for m in person.sees()}
-        await person.clicks(message, action)
+        if stale:
+            block = next(iter(blocks(message, "actions")))
+            place = {"channel": CHANNEL, "ts": message["ts"]}
+            await self._here.slack.client.press(person.who.slack, place, block["block_id"], action, copy=message)
+        else:
+            await person.clicks(message, action)
 
         def read() -> str | None:
             view = person.modal()
-            if view and not view.get("submit") and "loading" not in json.dumps(view).lower():
+            if view and not view.get("submit") and LOADING not in json.dumps(view, ensure_ascii=False):
                 return "\n".join(_strings(view["blocks"]))
             own = [m for m in person.sees() if m["ts"] not in before]
             return words(own[-1]) if own and not view else None
 
         text: str = await self._channel.until(f"an answer for {person.who.name}", read, 15)
-        await person.closes()
-        return text
-
-    async def _press_stale(self, person: Person, message: Message) -> str:
-        """Press a button of a message as it looked before it changed."""
-        before = {m["ts"] for m in person.sees()}
-        block = next(block for block in blocks(message, "actions"))
-        await self._here.slack.client.press_stale(person.who.slack, message, block, "approve")
-
-        def read() -> str | None:
-            view = person.modal()
-            if view and not view.get("submit") and "loading" not in json.dumps(view).lower():
-                return "\n".join(_strings(view["blocks"]))
-            own = [m for m in person.sees() if m["ts"] not in before]
-            return words(own[-1]) if own and not view else None
-
-        text: str = await self._channel.until("an answer to the old button", read, 15)
         await person.closes()
         return text
 
@@ -364,11 +364,11 @@ class Story:
         async with self._clock.step("Retry failed stage: the run goes on; hooks arrive in the wrong order"):
             here.world.faults.arm("hooks.shuffle", 6)
             await self._ada.clicks(failure, "retry_stage")
-            await here.azure.wait_for(lambda: here.azure.run(run)["status"] != "completed", 20)
+            await until(here, "the run goes on", lambda: here.azure.run(run)["status"] != "completed", 20)
         async with self._clock.step("The bot is killed in the middle of the run and started again: the card ends right, nothing twice"):
             await self._channel.until("the second attempt trains", lambda: self._channel.stages(run).get("Train") == "in_progress", 60)
             await here.bot.kill()
-            await here.azure.wait_for(lambda: _stage(here.azure.run(run), "evaluate") == "completed", 90)
+            await until(here, "the models are evaluated", lambda: _stage(here.azure.run(run), "evaluate") == "completed", 90)
             await here.bot.start()
             await self._until_prod_asks(run)
             must(self._channel.thread(run, lambda m: blocks(m, "table")), "one comparison table")
@@ -420,10 +420,13 @@ class Story:
     async def _approve_in_azure_devops(self, run: int) -> None:
         here = self._here
         async with self._clock.step("Alan may not approve in Azure DevOps, Grace does: the Slack message follows"):
-            approval = await here.azure.wait_for(lambda: here.azure.pending(run), 15)
-            refused = await _refused(here.azure.approve_as(ALAN, approval["id"], "approved", "me too"))
-            must(refused, "Azure DevOps refuses who is no approver")
-            await here.azure.approve_as(GRACE, approval["id"], "approved", "Seen on the run's page")
+            approval = next(a["id"] for a in here.azure.run(run)["approvals"] if a["status"] == "pending")
+            try:
+                here.azure.approve_as(ALAN, approval, "approved", "me too")
+                raise Broken("Azure DevOps refuses who is no approver")
+            except Denied:
+                pass
+            here.azure.approve_as(GRACE, approval, "approved", "Seen on the run's page")
             decided = await self._until_decided(run, 60)
             must("Grace Hopper" in words(decided) and "Seen on the run" in words(decided), f"who and why: {words(decided)}")
         await self._prod_serves(run, version="3")
@@ -492,20 +495,13 @@ class Story:
         ):
             for run in here.azure.runs():
                 must(self._channel.card(run["id"]), f"run {run['id']} has a card")
-                await self._channel.until(
-                    f"run {run['id']} rests", lambda run=run: "in_progress" not in self._channel.stages(run["id"]).values(), 20
-                )
+                await self._channel.until(f"run {run['id']} rests", partial(self._rests, run["id"]), 20)
             must(here.world.proxy is not None and here.world.proxy.refused == ["CONNECT example.com:443"], f"refused: {here.world.proxy}")
             code = await here.bot.stop()
             must(code == 0, f"the bot's exit code is 0, not {code}")
 
-
-ROWS = {
-    "dataframe_split": {
-        "columns": ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"],
-        "data": [[0.038, 0.051, 0.062, 0.022, -0.044, -0.035, -0.043, -0.003, 0.02, -0.018], [0.0] * 10],
-    }
-}
+    def _rests(self, run: int) -> bool:
+        return "in_progress" not in self._channel.stages(run).values()
 
 
 def improved(settings: str) -> str:
@@ -515,31 +511,27 @@ def improved(settings: str) -> str:
     return better
 
 
-def _predictions(answer: Any) -> list[float]:
-    return [float(value) for value in answer["predictions"]]
-
-
 def _retries(message: Message) -> bool:
     return "retry_stage" in buttons(message)
 
 
 def _stage(run: dict[str, Any], name: str) -> str:
-    return next((str(stage["state"]) for stage in run["stages"] if stage["name"] == name), "")
+    stages = [one for one in run["timeline"]["records"] if one["type"] == "Stage" and one["identifier"] == name]
+    return str(stages[0]["state"]) if stages else ""
 
 
 async def ended(here: Town, run: int, seconds: float = 90) -> dict[str, Any]:
     """The run, once Azure DevOps says that it has completed."""
-    await here.azure.wait_for(lambda: here.azure.run(run)["status"] == "completed", seconds)
-    found: dict[str, Any] = here.azure.run(run)
-    return found
+    await until(here, f"run {run} ends", lambda: here.azure.run(run)["status"] == "completed", seconds)
+    return here.azure.run(run)
 
 
-async def _refused(deciding: Awaitable[object]) -> str:
+async def until(here: Town, what: str, holds: Callable[[], object], seconds: float) -> None:
+    """Wait for something to be so in Azure DevOps. Raises Broken with `what`."""
     try:
-        await deciding
-    except Denied as refusal:
-        return str(refusal)
-    return ""
+        await here.azure.wait_for(lambda: bool(holds()), seconds)
+    except TimeoutError:
+        raise Broken(f"not within {seconds:.0f} s: {what}") from None
 
 
 async def _slack_error(call: Awaitable[object]) -> str:
