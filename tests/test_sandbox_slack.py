@@ -445,12 +445,12 @@ async def test_a_command_arrives_escaped_and_is_answered_in_private(bot: Bot) ->
         seen.append(command)
         await ack("No such model.")
 
-    answer = await bot.ada.types("/retrain <x> @grace #ml-delivery & more")
+    answer = await bot.ada.types("/retrain <x> @grace #ml-delivery & more https://a.example/b?c=1&d=2.")
 
     assert answer is not None
     assert answer["text"] == "No such model."
     assert answer["is_ephemeral"]
-    assert seen[0]["text"] == f"&lt;x&gt; <@{GRACE.slack}|grace> <#{CHANNEL}|ml-delivery> &amp; more"
+    assert seen[0]["text"] == f"&lt;x&gt; <@{GRACE.slack}|grace> <#{CHANNEL}|ml-delivery> &amp; more <https://a.example/b?c=1&amp;d=2>."
     assert seen[0]["user_id"] == ADA.slack
     assert Person(bot.slack, GRACE).sees() == []
 

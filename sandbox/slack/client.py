@@ -157,7 +157,7 @@ class Client:
         return message
 
     def _resolve(self, text: str) -> str:
-        """`@name` and `#channel` as ids, which is what Slack sends with `should_escape`."""
+        """`@name` and `#channel` as ids and addresses as links, which is what Slack sends with `should_escape`."""
         people = {handle(person): key for key, person in self._workspace.people.items()}
         groups = {name: key for key, name in GROUPS.items()}
         channels = {name: key for key, name in CHANNELS.items()}
@@ -171,6 +171,7 @@ class Client:
         def place(found: re.Match[str]) -> str:
             return f"<#{channels[found[1]]}|{found[1]}>" if found[1] in channels else found[0]
 
+        text = re.sub(r"(?<!\S)https?://[^\s|]*[^\s|.,;:!?)]", r"<\g<0>>", text)
         return re.sub(r"(?<!\S)#([a-z0-9_-]+)", place, re.sub(r"(?<!\S)@([\w.-]*\w)", mention, text))
 
     def _may_see(self, user: str, channel: str) -> bool:

@@ -24,6 +24,7 @@ from sandbox.slack.workspace import DOMAIN, Watcher, Workspace, handle
 
 WEB = Path(__file__).parent / "web"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+SHOWN = 500  # messages of a channel that a page begins with
 HEARTBEAT = 15.0  # seconds
 PICTURES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -63,6 +64,7 @@ class Page:
         direct = workspace.direct(user)
         if direct not in channels:
             channels.append(direct)
+        newest = {channel["id"]: workspace.messages(channel["id"]) for channel in channels}
         return web.json_response(
             {
                 "now": time.time(),
@@ -79,7 +81,8 @@ class Page:
                     {"name": it.name, "description": it.description, "usage": it.usage} for it in self._manifest.commands.values()
                 ],
                 "channels": [{"id": it["id"], "name": it["name"], "im": it["is_im"]} for it in channels],
-                "messages": [workspace.shown(message) for channel in channels for message in workspace.messages(channel["id"])],
+                "messages": [workspace.shown(message) for there in newest.values() for message in there[-SHOWN:]],
+                "shortened": [channel for channel, there in newest.items() if len(there) > SHOWN],
                 "ephemerals": [it for it in workspace.ephemerals.get(user, ()) if float(it["ts"]) >= since],
                 "home": workspace.homes.get(user),
                 "view": workspace.modal(user),

@@ -240,6 +240,7 @@ const inChannel = (channel) => [...state.messages.get(channel).values(), ...[...
 
 function beginning(channel) {
   const it = state.channels.get(channel);
+  if (state.told.shortened.includes(channel)) return el("li.beginning", {}, el("p", {}, "Older messages are not shown here."));
   if (it.im) return el("li.beginning", {}, el("h3", {}, state.told.app.name), el("p", {}, "What Callboard tells you alone appears here."));
   return el(
     "li.beginning", {},
