@@ -2,7 +2,7 @@
 "use strict";
 
 const EVERY = 1000; // milliseconds
-const address = document.body.dataset.version;
+let address = document.body.dataset.version;
 let known = null;
 
 function busy(part) {
@@ -11,14 +11,20 @@ function busy(part) {
   return [...part.querySelectorAll("textarea, input")].some((field) => field.type !== "hidden" && field.value !== field.defaultValue);
 }
 
+function atEnd(tail) {
+  return tail.scrollHeight - tail.scrollTop - tail.clientHeight < 40;
+}
+
 function swap(part, fresh) {
   if (busy(part) || part.innerHTML === fresh.innerHTML) return;
   const open = new Set([...part.querySelectorAll("details[open] > summary")].map((one) => one.textContent));
-  const atEnd = part.scrollHeight - part.scrollTop - part.clientHeight < 40;
+  const before = part.querySelector("[data-tail]");
+  const stay = before && !atEnd(before) ? before.scrollTop : null;
   const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   part.replaceChildren(...fresh.childNodes);
   for (const one of part.querySelectorAll("details > summary")) if (open.has(one.textContent)) one.parentElement.open = true;
-  if ("tail" in part.dataset && atEnd) part.scrollTop = part.scrollHeight;
+  const tail = part.querySelector("[data-tail]");
+  if (tail) tail.scrollTop = stay ?? tail.scrollHeight;
   if (focused) part.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
@@ -32,6 +38,7 @@ async function look() {
         const fresh = page.getElementById(part.id);
         if (fresh) swap(part, fresh);
       }
+      address = page.body.dataset.version;
     }
     known = version;
   } catch {
