@@ -60,7 +60,7 @@ async def once(bot: Bot, operation: Operation, *, find: Callable[[], Awaitable[T
 async def _look(bot: Bot, known: Operation, find: Callable[[], Awaitable[T | None]]) -> T | None:
     """The trace of an operation that was begun before; None means that it is ours to do now. Raises NotNow while it is under way."""
     if known.state == "doing" and bot.now() - _since(known) < UNDER_WAY:
-        raise NotNow("This is being done at the moment.", after=15)
+        raise NotNow("This is being done at the moment.", after=30)
     found = await find()
     if found is not None:
         await bot.store.advance(known.id, of=("doing", "failed"), to="done")

@@ -96,10 +96,10 @@ async def _retry(bot: Bot, run: Run, reference: StageAttempt, operation: Operati
         outcome = await once(bot, operation, find=find, do=do)
     except Uncertain as error:
         return note(f"{error} The stage stands as it was. Press Retry again: that looks first.")
+    await refresh(bot, outcome.value)
     model = model_of(bot.team, run)
     if model is not None and card is not None and not outcome.again:
         await bot.board.show(model.channel, subject(run, "failure", reference.stage, reference.attempt), card, under=subject(run))
-    await refresh(bot, outcome.value)
     return note(f"{reference.stage} of run {run.number} runs again.")
 
 

@@ -27,6 +27,8 @@ class FakePipelines:
     waiting: dict[int, tuple[Approval, ...]] = field(default_factory=dict)
     orders: list[Order] = field(default_factory=list)
     decisions: list[tuple[str, Answer, str]] = field(default_factory=list)
+    answers_needed: int = 1
+    meanwhile: Approval | None = None  # what somebody else has made of an approval just before ours arrives
     retries: list[tuple[int, str]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     errors: dict[str, list[OutsideError]] = field(default_factory=dict)
@@ -76,10 +78,14 @@ class FakePipelines:
         return next((run for run in found if run.parameters.get("requestId") == token), None)
 
     async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
+        if self.meanwhile is not None:
+            self.waiting[approval.run_id] = (self.meanwhile,)
         self._called("decide")
         self.decisions.append((approval.id, answer, comment))
         state = ApprovalState(answer.value)
-        decided = replace(approval, state=state, steps=(ApprovalStep(BOT_ADO, state, BOT_ADO, comment, NOW),))
+        step = ApprovalStep(BOT_ADO, state, BOT_ADO, comment, NOW)
+        whole = state if self.answers_needed == 1 else ApprovalState.PENDING
+        decided = replace(approval, state=whole, steps=(*approval.steps, step))
         known = self.waiting[approval.run_id]
         self.waiting[approval.run_id] = tuple(decided if one.id == approval.id else one for one in known)
         self._lost("decide")

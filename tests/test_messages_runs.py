@@ -55,7 +55,7 @@ runs = st.builds(
     commit_message=hostile,
     commit_url=hostile_url,
     parameters=st.dictionaries(st.sampled_from(["settings", "action", "version"]), hostile | st.just("promote")),
-    stages=st.lists(stages, max_size=60).map(tuple),
+    stages=st.lists(stages, max_size=6).map(tuple),
 )
 
 
@@ -136,6 +136,15 @@ def test_the_icon_says_what_matters_most() -> None:
         "🏆",
         "⛔",
     ]
+
+
+def test_a_run_of_more_stages_than_slack_shows_is_cut() -> None:
+    crowd = tuple(replace(stage, name=f"s{number}", title="lorem ipsum " * 40) for number, stage in enumerate(SUCCEEDED.stages * 9))
+
+    card = run_card(replace(SUCCEEDED, stages=crowd), DIABETES, ADA)
+
+    assert problems(card) == ()
+    assert "81 of 81 stages done" in card.text
 
 
 @given(runs, st.none() | st.builds(Asker, hostile, st.none() | hostile))

@@ -52,8 +52,8 @@ def versions_list(model: Model, versions: Sequence[ModelVersion]) -> Message:
         lines.append(f"• *{escape(name)}* {escape(short(version.algorithm, 40))} {escape(pairs)}".rstrip())
     champion = champion_of(versions)
     now = f"version {champion.version} is the champion" if champion else "no champion yet"
-    text = f"{escape(model.name)}: {len(versions)} versions, {escape(now)}, newest is {escape(short(versions[0].version, 40))}."
-    top = header(f"{model.name}: {len(versions)} versions, {now}")
+    text = f"{escape(model.name)}: {_count(len(versions), 'version')}, {escape(now)}, newest is {escape(short(versions[0].version, 40))}."
+    top = header(f"{model.name}: {_count(len(versions), 'version')}, {now}")
     end = [context(f"The newest {VERSIONS} are shown.")] if len(versions) > VERSIONS else []
     settings = [{"is_wrapped": True}, {"is_wrapped": True}, *({"align": "right"} for _ in metrics)]
     return fit(
@@ -74,7 +74,7 @@ def runs_list(runs: Sequence[Run], days: int) -> Message:
     newest = f"{escape(runs[0].number)} {escape(what_happened(runs[0]))}"
     return fit(
         Message(
-            f"{len(runs)} runs in the last {days} days; the newest, {newest}.",
+            f"{_count(len(runs), 'run')} in the last {days} days; the newest, {newest}.",
             blocks=[header(f"Runs of the last {days} days"), *(section(line) for line in lines), *more],
         )
     )
@@ -120,6 +120,10 @@ def _run_line(run: Run) -> str:
     about = " ".join(word for word in (parameter(run, "action"), parameter(run, "model")) if word)
     state = f"{icon(run)} {link(run.url, f'run {run.number}')} {escape(what_happened(run))}"
     return " · ".join([state, f"{escape(short(about, 80))} {code(short(branch(run), 60))}", asked(asker(run)), when(run.created)])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _serves(versions: tuple[ModelVersion, ...] | None) -> str:

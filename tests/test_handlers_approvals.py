@@ -1,0 +1,302 @@
+"""Approvals: who waits, and decisions taken in Slack."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bot.core.approvals import Allowed, Answer, ApprovalState, Denied
+from bot.core.errors import Gone, NotNow, Refused, Uncertain
+from bot.core.events import ApprovalCompleted, ApprovalRequested
+from bot.messages.kit import Message, Modal, Reply
+from bot.ports import Operation
+from bot.routing import Click, Request, Submission, Usage
+from handlers.approvals import approve, approved, ask_to_approve, ask_to_reject, check, rejected
+from handlers.runs import moved
+from handlers.showing import decision_id
+from tests.artifacts import delivered, smoke
+from tests.examples import (
+    ADA,
+    ALAN,
+    APPROVED_THERE,
+    CHANNEL,
+    ELSEWHERE,
+    GRACE,
+    KEPT,
+    NOW,
+    PENDING,
+    REFUSED,
+    SUCCEEDED,
+    TEAM,
+    V3,
+    WAITING,
+)
+from tests.fakes import World as Everything
+
+CLICK = Click("c1", GRACE.id, CHANNEL, "approve", f"480/{PENDING.id}")
+FORM = Submission("s1", GRACE.id, CHANNEL, "approve", {"reason": " Fits the plan "}, {"run": "480", "approval": PENDING.id})
+CARD = (CHANNEL, "run/480/approval/prod/1")
+
+
+@pytest.fixture
+def world(world: Everything) -> Everything:
+    """Run 480, asked for by Ada, waits for Prod, and the channel shows it."""
+    world.pipelines.runs[480] = WAITING
+    world.pipelines.waiting[480] = (PENDING,)
+    world.pipelines.artifacts[480, "delivery"] = delivered()
+    world.pipelines.artifacts[480, "qa"] = {"qa.json": smoke("qa")}
+    world.models.known["diabetes"] = (V3,)
+    world.store.operations["op-480"] = Operation("op-480", "retrain", ADA.id, "diabetes", "done", {}, NOW)
+    return world
+
+
+def asking(*words: str, channel: str = CHANNEL) -> Request:
+    return Request("r1", GRACE.id, channel, "approve", words)
+
+
+def said(reply: Reply) -> str:
+    assert isinstance(reply, Message)
+    return reply.text
+
+
+# Listing
+
+
+async def test_what_waits_is_listed(world: Everything) -> None:
+    assert said(await approve(world.bot, asking())) == "1 waiting for approval: diabetes to prod (run 480)."
+
+
+async def test_what_waits_elsewhere_is_named_and_not_shown(world: Everything) -> None:
+    reply = await approve(world.bot, asking(channel=ELSEWHERE))
+
+    assert said(reply) == "Nothing waits for approval here."
+    assert isinstance(reply, Message)
+    assert "More waits in <#C0MLDELIV>" in str(reply.blocks)
+
+
+async def test_what_is_not_decided_on_here_is_not_listed(world: Everything) -> None:
+    world.pipelines.waiting[480] = (replace(PENDING, environment="qa", stage="qa"),)
+    world.pipelines.waiting[481] = (replace(PENDING, run_id=481),)
+    world.pipelines.runs[481] = replace(WAITING, id=481, pipeline_id=99)
+
+    assert said(await approve(world.bot, asking())) == "Nothing waits for approval here."
+
+
+@pytest.mark.parametrize("word", ["480", "#480"])
+async def test_one_run_is_shown_with_its_facts_and_buttons(world: Everything, word: str) -> None:
+    reply = await approve(world.bot, asking(word))
+
+    assert said(reply).startswith("🚦 Approval needed: diabetes version 4 to prod")
+    assert isinstance(reply, Message)
+    assert CLICK.value in str(reply.blocks)
+
+
+async def test_a_run_that_does_not_wait_is_said_not_to(world: Everything) -> None:
+    world.pipelines.waiting[480] = (APPROVED_THERE,)
+    world.pipelines.runs[481] = replace(KEPT, id=481, pipeline_id=99)
+
+    assert "does not wait" in said(await approve(world.bot, asking("480")))
+    assert "no model of this team" in said(await approve(world.bot, asking("481")))
+    assert "belongs to <#C0MLDELIV>" in said(await approve(world.bot, asking("480", channel=ELSEWHERE)))
+
+
+@pytest.mark.parametrize("words", [("prod",), ("480", "481"), ("9" * 40,)])
+async def test_other_words_are_not_understood(world: Everything, words: tuple[str, ...]) -> None:
+    with pytest.raises(Usage, match="one run"):
+        await approve(world.bot, asking(*words))
+
+
+# Asking why
+
+
+async def test_the_modals_repeat_the_facts_and_ask_why(world: Everything) -> None:
+    yes = await ask_to_approve(world.bot, CLICK)
+    no = await ask_to_reject(world.bot, replace(CLICK, action="reject"))
+
+    assert isinstance(yes, Modal)
+    assert isinstance(no, Modal)
+    assert (yes.callback, no.callback) == ("approve", "reject")
+    assert yes.state == {"run": "480", "approval": PENDING.id}
+    assert "diabetes version 4" in str(yes.blocks)
+    assert world.pipelines.decisions == []
+    assert [action for _, action, _, _ in world.store.audit] == ["open approved", "open rejected"]
+
+
+@pytest.mark.parametrize(
+    ("person", "sentence"),
+    [(ALAN.id, "You may not decide on prod. Ask one of those who may. May: <!subteam^S0RELEASE>."), (ADA.id, "You may not")],
+)
+async def test_who_may_not_decide_is_told_who_may(world: Everything, person: str, sentence: str) -> None:
+    assert sentence in said(await ask_to_approve(world.bot, replace(CLICK, person=person)))
+    assert world.board.shows == 0
+
+
+async def test_an_old_button_is_answered_with_who_decided_and_its_card_is_healed(world: Everything) -> None:
+    await moved(world.bot, ApprovalRequested(480, PENDING.id))
+    world.pipelines.waiting[480] = (APPROVED_THERE,)
+
+    reply = await ask_to_approve(world.bot, CLICK)
+
+    assert said(reply) == "🔒 This was approved by Grace Hopper on 2026-11-23 at 09:40 UTC."
+    assert "Approved by Grace Hopper" in world.board.shown[CARD].text
+
+
+async def test_a_button_of_an_attempt_that_is_gone_says_so(world: Everything) -> None:
+    with pytest.raises(Gone, match="no such approval any more"):
+        await ask_to_approve(world.bot, replace(CLICK, value="480/other"))
+    assert "none of ours" in said(await ask_to_approve(world.bot, replace(CLICK, value="x")))
+
+
+async def test_an_environment_that_is_no_longer_listed_is_not_decided_on_here(world: Everything) -> None:
+    world.team = replace(TEAM, environments={})
+
+    with pytest.raises(Refused, match="callboard"):
+        await ask_to_approve(world.bot, CLICK)
+
+
+def test_a_reason_is_asked_for_at_once() -> None:
+    assert check(TEAM, FORM) == {}
+    assert "reason" in check(TEAM, replace(FORM, values={}))
+
+
+# Deciding
+
+
+async def test_an_approver_approves_and_it_is_on_record(world: Everything) -> None:
+    await moved(world.bot, ApprovalRequested(480, PENDING.id))
+
+    reply = await approved(world.bot, FORM)
+
+    assert said(reply) == "Approved, and on record in Azure DevOps."
+    assert world.pipelines.decisions == [(PENDING.id, Answer.APPROVE, "Fits the plan\ndecided in Slack by Grace Hopper (U0GRACE01)")]
+    assert world.store.audit == [(GRACE.id, "approved", PENDING.id, Allowed())]
+    card = world.board.shown[CARD]
+    assert card.text == "✅ Approved by <@U0GRACE01>: diabetes version 4 to prod, run 20261123.1. Reason: “Fits the plan”"
+    assert "Recorded in Azure DevOps as Callboard, decided in Slack by <@U0GRACE01>" in str(card.blocks)
+    assert not [block for block in card.blocks if block["type"] == "actions"]
+
+
+async def test_a_rejection_is_on_record_with_its_reason(world: Everything) -> None:
+    reply = await rejected(world.bot, replace(FORM, callback="reject", values={"reason": "Too close to the fair"}))
+
+    assert said(reply) == "Rejected, and on record in Azure DevOps."
+    assert world.pipelines.decisions[0][1] is Answer.REJECT
+    assert "Rejected by <@U0GRACE01>" in world.board.shown[CARD].text
+
+
+async def test_the_same_answer_twice_decides_once(world: Everything) -> None:
+    await approved(world.bot, FORM)
+    reply = await approved(world.bot, FORM)
+
+    assert "This was approved by Callboard on 2026-11-23 at 09:30 UTC." in said(reply)
+    assert len(world.pipelines.decisions) == 1
+
+
+async def test_a_second_answer_is_told_of_the_first(world: Everything) -> None:
+    await approved(world.bot, FORM)
+    reply = await rejected(world.bot, FORM)
+
+    assert "This was approved by" in said(reply)
+    assert len(world.pipelines.decisions) == 1
+    assert isinstance(world.store.audit[-1][3], Denied)
+
+
+@pytest.mark.parametrize("person", [ADA.id, ALAN.id])
+async def test_who_may_not_decide_cannot_by_sending_the_form_either(world: Everything, person: str) -> None:
+    reply = await approved(world.bot, replace(FORM, person=person))
+
+    assert "You may not" in said(reply)
+    assert world.pipelines.decisions == []
+    assert isinstance(world.store.audit[-1][3], Denied)
+
+
+async def test_who_asked_for_the_run_does_not_decide_on_it(world: Everything) -> None:
+    world.store.operations["op-480"] = Operation("op-480", "retrain", GRACE.id, "diabetes", "done", {}, NOW)
+
+    assert "You asked for this run" in said(await approved(world.bot, FORM))
+    assert world.pipelines.decisions == []
+
+
+async def test_a_run_that_has_ended_is_not_decided_on(world: Everything) -> None:
+    world.pipelines.runs[480] = SUCCEEDED
+
+    assert "has ended" in said(await approved(world.bot, FORM))
+
+
+async def test_a_form_without_a_reason_or_approval_decides_nothing(world: Everything) -> None:
+    assert "Say why" in said(await approved(world.bot, replace(FORM, values={})))
+    assert "none of ours" in said(await approved(world.bot, replace(FORM, state={})))
+    assert world.pipelines.decisions == []
+
+
+async def test_a_lost_answer_is_looked_for(world: Everything) -> None:
+    world.pipelines.after["decide"] = [Uncertain("Azure DevOps' answer was lost.")]
+
+    assert said(await approved(world.bot, FORM)) == "Approved, and on record in Azure DevOps."
+    assert len(world.pipelines.decisions) == 1
+
+
+async def test_a_decision_without_a_trace_is_left_to_the_person_who_may_answer_again(world: Everything) -> None:
+    world.pipelines.errors["decide"] = [Uncertain("Azure DevOps' answer was lost.")]
+
+    assert "It still waits. Answer again" in said(await approved(world.bot, FORM))
+    assert "Approved" in said(await approved(world.bot, FORM))
+    assert len(world.pipelines.decisions) == 1
+
+
+async def test_when_azure_devops_refuses_the_person_is_told_its_reason(world: Everything) -> None:
+    world.pipelines.errors["decide"] = [Refused("You are not an approver.")]
+
+    assert said(await approved(world.bot, FORM)) == "Azure DevOps did not take the answer: You are not an approver."
+
+
+async def test_when_azure_devops_cannot_answer_it_is_tried_again(world: Everything) -> None:
+    world.pipelines.errors["decide"] = [NotNow("Azure DevOps is busy.")]
+
+    with pytest.raises(NotNow):
+        await approved(world.bot, FORM)
+    assert "Approved" in said(await approved(world.bot, FORM))
+
+
+async def test_one_of_several_approvals_is_not_the_last_word(world: Everything) -> None:
+    world.pipelines.answers_needed = 2
+
+    assert "others have to approve, too" in said(await approved(world.bot, FORM))
+
+
+async def test_what_somebody_decided_meanwhile_is_told(world: Everything) -> None:
+    world.pipelines.errors["decide"] = [Uncertain("Azure DevOps' answer was lost.")]
+    world.pipelines.meanwhile = REFUSED
+
+    assert said(await approved(world.bot, FORM)) == "This was rejected by Grace Hopper on 2026-11-23 at 09:40 UTC."
+
+
+# Elsewhere
+
+
+async def test_a_decision_in_azure_devops_shows_in_slack(world: Everything) -> None:
+    await moved(world.bot, ApprovalRequested(480, PENDING.id))
+    world.pipelines.waiting[480] = (APPROVED_THERE,)
+
+    await moved(world.bot, ApprovalCompleted(480, PENDING.id))
+
+    assert "Approved by Grace Hopper: diabetes version 4 to prod" in world.board.shown[CARD].text
+    assert "Recorded in Azure DevOps as" not in str(world.board.shown[CARD].blocks)
+
+
+async def test_an_approval_that_timed_out_shows_so(world: Everything) -> None:
+    world.pipelines.waiting[480] = (replace(PENDING, state=ApprovalState.TIMED_OUT),)
+
+    await moved(world.bot, ApprovalCompleted(480, PENDING.id))
+
+    assert world.board.shown[CARD].text.startswith("⌛ Timed out")
+
+
+async def test_an_answer_under_way_elsewhere_is_not_claimed_for_slack(world: Everything) -> None:
+    world.store.operations[decision_id(PENDING, Answer.APPROVE)] = Operation("x", "decide", GRACE.id, PENDING.id, "failed", {}, NOW)
+    world.pipelines.waiting[480] = (APPROVED_THERE,)
+
+    await moved(world.bot, ApprovalCompleted(480, PENDING.id))
+
+    assert "decided in Slack" not in str(world.board.shown[CARD].blocks)

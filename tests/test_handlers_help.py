@@ -1,0 +1,37 @@
+"""Help, and the table of contents it is made from."""
+
+from __future__ import annotations
+
+from bot.messages.kit import Message
+from bot.routing import Request
+from handlers import router
+from tests.examples import ADA, CHANNEL
+from tests.fakes import World
+
+
+async def test_help_tells_every_command_with_its_usage(world: World) -> None:
+    reply = await router.commands["help"].run(world.bot, Request("r1", ADA.id, CHANNEL, "help", ()))
+
+    assert isinstance(reply, Message)
+    for command in router.commands.values():
+        assert f"/mlops {command.name}" in reply.text
+        assert command.help
+    assert "/mlops retrain [model] [name=value ...]" in reply.text
+
+
+def test_every_command_button_and_form_of_the_product_is_there() -> None:
+    assert set(router.commands) == {"retrain", "promote", "approve", "models", "runs", "status", "help"}
+    assert set(router.buttons) == {
+        "approve",
+        "reject",
+        "retry_stage",
+        "retrain_start",
+        "retrain_cancel",
+        "promote_start",
+        "promote_cancel",
+        "open_log",
+        "open_run",
+    }
+    assert set(router.forms) == {"retrain", "approve", "reject"}
+    assert router.buttons["approve"].opens == "Approve"
+    assert [timer.cron for timer in router.timers.values()] == ["* * * * *"]
