@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import aiohttp
 import psycopg
@@ -67,12 +67,24 @@ async def attempt(what: str, run: Awaitable[T]) -> T | Crash:
         return Crash(number, f"{what} failed with {type(error).__name__}.")
 
 
+class Screen(Protocol):
+    """What people are answered on."""
+
+    async def whisper(self, to: Whisper, message: Message) -> None:
+        """Tell one person something, best effort."""
+        ...
+
+    async def fill_modal(self, id: str, modal: Modal, origin: Mapping[str, str]) -> None:
+        """Replace what an open dialog shows. Raises Gone where the person has closed it."""
+        ...
+
+
 class Work:
     """Works off deliveries: JSON becomes an event, click, request or submission; the router names the function; its reply is delivered."""
 
-    def __init__(self, bot: Bot, slack: Slack, router: Router) -> None:
+    def __init__(self, bot: Bot, screen: Screen, router: Router) -> None:
         self._bot = bot
-        self._slack = slack
+        self._screen = screen
         self._router = router
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
@@ -196,11 +208,11 @@ class Work:
             blocks = message.blocks or note(message.text).blocks
             if await self._fill(origin, Modal("Callboard", blocks)):
                 return
-        await self._slack.whisper(Whisper(origin.person, origin.channel, origin.url, replaces), message)
+        await self._screen.whisper(Whisper(origin.person, origin.channel, origin.url, replaces), message)
 
     async def _fill(self, origin: Origin, modal: Modal) -> bool:
         try:
-            await self._slack.fill_modal(origin.view or "", modal, origin.kept())
+            await self._screen.fill_modal(origin.view or "", modal, origin.kept())
         except Gone:
             log.info("A dialog was closed before its answer came")
             return True
