@@ -131,6 +131,15 @@ def _value(parameter: Parameter, text: str) -> float | str:
             f"{parameter.name} must be {'a whole number' if parameter.kind == 'integer' else 'a number'}, not {text!r}."
         ) from None
     # Written so that nan, which compares with nothing, is refused.
-    if not (parameter.minimum is None or value >= parameter.minimum) or not (parameter.maximum is None or value <= parameter.maximum):
-        raise Mistake(f"{parameter.name} must lie between {parameter.minimum:g} and {parameter.maximum:g}, not {text}.")
+    inside = (parameter.minimum is None or value >= parameter.minimum) and (parameter.maximum is None or value <= parameter.maximum)
+    if not inside:
+        raise Mistake(f"{parameter.name} must {_bounds(parameter)}, not {text}.")
     return value
+
+
+def _bounds(parameter: Parameter) -> str:
+    if parameter.minimum is None:
+        return f"be at most {parameter.maximum:g}"
+    if parameter.maximum is None:
+        return f"be at least {parameter.minimum:g}"
+    return f"lie between {parameter.minimum:g} and {parameter.maximum:g}"
