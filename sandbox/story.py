@@ -120,9 +120,9 @@ class Channel:
         return self._one([m for m in self._slack.messages(CHANNEL) if m.get("thread_ts") == card["ts"] != m["ts"] and fits(m)])
 
     def stages(self, run: int) -> dict[str, str]:
-        """Stage titles of the card with their status."""
+        """The stages of the card by name, with their status."""
         card = self.card(run)
-        return {task["title"]: task["status"] for task in blocks(card, "plan")[0]["tasks"]} if card else {}
+        return {task["task_id"].partition(":")[2]: task["status"] for task in blocks(card, "plan")[0]["tasks"]} if card else {}
 
     async def until(self, what: str, found: Callable[[], Any], seconds: float = 90) -> Any:
         """Wait for something to show. Raises Broken with `what`."""
@@ -366,7 +366,7 @@ class Story:
             await self._ada.clicks(failure, "retry_stage")
             await until(here, "the run goes on", lambda: here.azure.run(run)["status"] != "completed", 20)
         async with self._clock.step("The bot is killed in the middle of the run and started again: the card ends right, nothing twice"):
-            await self._channel.until("the second attempt trains", lambda: self._channel.stages(run).get("Train") == "in_progress", 60)
+            await self._channel.until("the second attempt trains", lambda: self._channel.stages(run).get("train") == "in_progress", 60)
             await here.bot.kill()
             await until(here, "the models are evaluated", lambda: _stage(here.azure.run(run), "evaluate") == "completed", 90)
             await here.bot.start()
