@@ -8,6 +8,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
@@ -15,6 +16,9 @@ from psycopg_pool import AsyncConnectionPool
 from bot.migrations import migrate
 
 POOL_SIZE = 10
+
+_LOCK: LiteralString = "select pg_try_advisory_lock(hashtextextended(%s, 0))"
+_UNLOCK: LiteralString = "select pg_advisory_unlock(hashtextextended(%s, 0))"
 
 
 class DatabaseProblem(Exception):
@@ -61,6 +65,7 @@ class Locks:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._asked: set[str] = set()  # PostgreSQL gives one session the same lock twice: we tell our own tasks apart
         self._held: set[str] = set()
         self._connection: psycopg.AsyncConnection | None = None
         self._reconnecting = asyncio.Lock()
@@ -68,21 +73,23 @@ class Locks:
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[bool]:
         """Hold the name for the time of the block, or say False at once where somebody else does."""
-        if name in self._held:
+        if name in self._asked:
             yield False
             return
-        self._held.add(name)
+        self._asked.add(name)
         try:
-            if not await self._ask("select pg_try_advisory_lock(hashtextextended(%s, 0))", name):
+            if not await self._ask(_LOCK, name):
                 yield False
                 return
+            self._held.add(name)
             try:
                 yield True
             finally:
-                with suppress(psycopg.OperationalError):
-                    await self._ask("select pg_advisory_unlock(hashtextextended(%s, 0))", name)
+                self._held.discard(name)
+                with suppress(psycopg.OperationalError):  # then it is given back already
+                    await self._ask(_UNLOCK, name)
         finally:
-            self._held.discard(name)
+            self._asked.discard(name)
 
     async def close(self) -> None:
         """Close the connection, and with it every lock."""
@@ -90,15 +97,15 @@ class Locks:
             await self._connection.close()
             self._connection = None
 
-    async def _ask(self, query: str, name: str) -> bool:
+    async def _ask(self, query: LiteralString, name: str) -> bool:
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self._reconnect()
         try:
-            row = await (await connection.execute(query.encode(), (name,))).fetchone()
+            row = await (await connection.execute(query, (name,))).fetchone()
         except psycopg.OperationalError:
             connection = await self._reconnect()
-            row = await (await connection.execute(query.encode(), (name,))).fetchone()
+            row = await (await connection.execute(query, (name,))).fetchone()
         return row is not None and bool(row[0])
 
     async def _reconnect(self) -> psycopg.AsyncConnection:
@@ -106,8 +113,8 @@ class Locks:
             if self._connection is not None and not self._connection.closed:
                 return self._connection
             self._connection = await psycopg.AsyncConnection.connect(self._url, autocommit=True, application_name="callboard-locks")
-            for name in self._held:
-                await self._connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (name,))
+            for name in tuple(self._held):
+                await self._connection.execute(_LOCK, (name,))
             return self._connection
 
 

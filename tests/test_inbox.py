@@ -323,3 +323,31 @@ async def test_a_tick_runs_on_one_replica(database: Database) -> None:
 
     async with running(database, Worker(), ticks=[Tick("sample", "* * * * * *", tick)]), asyncio.timeout(30):
         await ticked.wait()
+
+
+async def test_a_lock_is_held_once_and_given_back(database: Database, postgres: Cluster) -> None:
+    other = Database(database.url)
+    async with database.locks.hold("lane:1") as mine, database.locks.hold("lane:1") as again_mine, other.locks.hold("lane:1") as theirs:
+        before = (mine, again_mine, theirs)
+
+    async with other.locks.hold("lane:1") as theirs:
+        after = theirs
+    await other.locks.close()
+
+    assert before == (True, False, False)
+    assert after
+
+
+async def test_many_locks_asked_for_at_once_are_all_given_back(database: Database) -> None:
+    names = [f"lane:{number}" for number in range(20)]
+
+    async def held(name: str) -> bool:
+        async with database.locks.hold(name) as mine:
+            return mine
+
+    first = await asyncio.gather(*(held(name) for name in names))
+
+    async with database.pool.connection() as connection:
+        row = await (await connection.execute("select count(*) from pg_locks where locktype = 'advisory'")).fetchone()
+    assert first == [True] * 20
+    assert row == (0,)
