@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ def split(rows: Rows, seed: int) -> Split:
     import numpy as np  # noqa: PLC0415
 
     order = np.random.default_rng(seed).permutation(len(rows))
-    held = round(len(rows) * HOLDOUT) + 1
+    held = math.ceil(len(rows) * HOLDOUT)
     return Split(training=_take(rows, order[held:]), holdout=_take(rows, order[:held]))
 
 

@@ -46,7 +46,7 @@ def decide(model: Model, champion: Contender | None, candidates: Sequence[Conten
     best = min(able, key=lambda one: one.metrics[metric.name] * (1 if metric.direction == "lower" else -1))
     value = _value(metric, best)
     if champion is None:
-        return Outcome("pass", f"No champion yet: {best.name} is the best candidate, {metric.label.lower()} {value}.", best.name)
+        return Outcome("pass", f"No champion yet: {metric.label} of {best.name} is {value}, the best of the candidates.", best.name)
     share = gain(metric.direction, champion.metrics[metric.name], best.metrics[metric.name])
     told = f"{metric.label} of {best.name} is {value}, {_compared(share)} the champion's {_value(metric, champion)}"
     asked = f"at least {_percent(model.gate.improvement)} better is asked."
@@ -66,7 +66,7 @@ def decide_promotion(model: Model, champion: Contender | None, candidate: Conten
         return Outcome("fail", f"Version {candidate.version} is not within the limits: {'; '.join(broken)}.")
     told = f"{metric.label} of version {candidate.version} is {_value(metric, candidate)}"
     if champion is None:
-        return Outcome("pass", f"No champion yet: {told[0].lower()}{told[1:]}, within the limits.", candidate.name)
+        return Outcome("pass", f"No champion yet: {told}, within the limits.", candidate.name)
     share = gain(metric.direction, champion.metrics[metric.name], candidate.metrics[metric.name])
     return Outcome(
         "pass",

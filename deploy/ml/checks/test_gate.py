@@ -59,7 +59,7 @@ def test_no_candidate_within_the_limits_fails_even_without_a_champion() -> None:
 def test_the_first_winner_needs_no_champion() -> None:
     outcome = gate.decide(MODEL, None, [contender("a", 60.0), contender("b", 55.0)])
 
-    assert outcome == gate.Outcome("pass", "No champion yet: b is the best candidate, error 55.00.", "b")
+    assert outcome == gate.Outcome("pass", "No champion yet: Error of b is 55.00, the best of the candidates.", "b")
 
 
 def test_whoever_cannot_be_scored_closes_the_gate() -> None:

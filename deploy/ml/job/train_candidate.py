@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for the MLflow model")
     asked = parser.parse_args(argv)
     candidate = Candidate(asked.algorithm, asked.settings, asked.rows or None)
-    print(f"Training {candidate.algorithm} with {candidate.parameters}", flush=True)
+    shown = " ".join(f"{name}={value}" for name, value in candidate.parameters.items())
+    print(f"Training {candidate.algorithm} with {shown}", flush=True)
 
     training = data.split(data.load(), asked.seed).training
     rows = data.first(training, candidate.rows)
