@@ -18,7 +18,7 @@ from bot.core.runs import EVALUATE, Run, State, asker, failed_stages, parameter
 from bot.core.team import Environment, Model
 from bot.messages.approvals import Decided, Question, approval_card
 from bot.messages.comparisons import comparison_card, smoke_card, unreadable_card
-from bot.messages.failures import failure_card
+from bot.messages.failures import failure_card, refused_card
 from bot.messages.runs import run_card
 from bot.ports import Bot, File, Operation
 
@@ -103,6 +103,8 @@ async def _show_comparison(bot: Bot, run: Run, model: Model) -> None:
 
 async def _show_failures(bot: Bot, run: Run, model: Model) -> None:
     """Why each failed stage failed; once per attempt, because reading logs is slow and a finished attempt does not change."""
+    if run.state is State.FAILED and not run.stages:
+        await _show_refusal(bot, run, model)
     for stage in failed_stages(run):
         about = subject(run, "failure", stage.name, stage.attempt)
         if await bot.board.where(model.channel, about) is not None:
@@ -111,6 +113,15 @@ async def _show_failures(bot: Bot, run: Run, model: Model) -> None:
         if failure is not None and failure.stage not in {stage.name, stage.title} and len(failed_stages(run)) > 1:
             failure = None  # it tells of the other stage
         await bot.board.show(model.channel, about, failure_card(run, model, stage, failure), under=subject(run))
+
+
+async def _show_refusal(bot: Bot, run: Run, model: Model) -> None:
+    """Why a run failed without coming to any stage."""
+    about = subject(run, "failure")
+    if await bot.board.where(model.channel, about) is None:
+        failure = await bot.pipelines.failure(run)
+        if failure is not None:
+            await bot.board.show(model.channel, about, refused_card(run, model, failure), under=subject(run))
 
 
 async def _show_smoke_tests(bot: Bot, run: Run, model: Model) -> None:

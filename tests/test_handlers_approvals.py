@@ -125,7 +125,7 @@ async def test_the_modals_repeat_the_facts_and_ask_why(world: Everything) -> Non
 
 @pytest.mark.parametrize(
     ("person", "sentence"),
-    [(ALAN.id, "You may not decide on prod. Ask one of those who may. May: <!subteam^S0RELEASE>."), (ADA.id, "You may not")],
+    [(ALAN.id, "You may not decide on prod. Ask one of those who may. May: <!subteam^S0RELEASE>."), (ADA.id, "You asked for this run")],
 )
 async def test_who_may_not_decide_is_told_who_may(world: Everything, person: str, sentence: str) -> None:
     assert sentence in said(await ask_to_approve(world.bot, replace(CLICK, person=person)))
@@ -202,11 +202,11 @@ async def test_a_second_answer_is_told_of_the_first(world: Everything) -> None:
     assert isinstance(world.store.audit[-1][3], Denied)
 
 
-@pytest.mark.parametrize("person", [ADA.id, ALAN.id])
-async def test_who_may_not_decide_cannot_by_sending_the_form_either(world: Everything, person: str) -> None:
+@pytest.mark.parametrize(("person", "sentence"), [(ADA.id, "You asked for this run"), (ALAN.id, "You may not")])
+async def test_who_may_not_decide_cannot_by_sending_the_form_either(world: Everything, person: str, sentence: str) -> None:
     reply = await approved(world.bot, replace(FORM, person=person))
 
-    assert "You may not" in said(reply)
+    assert sentence in said(reply)
     assert world.pipelines.decisions == []
     assert isinstance(world.store.audit[-1][3], Denied)
 

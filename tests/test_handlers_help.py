@@ -14,9 +14,9 @@ async def test_help_tells_every_command_with_its_usage(world: World) -> None:
 
     assert isinstance(reply, Message)
     for command in router.commands.values():
-        assert f"/mlops {command.name}" in reply.text
+        assert f"/{command.name}" in reply.text or f"/mlops {command.name}" in reply.text
         assert command.help
-    assert "/mlops retrain [model] [name=value ...]" in reply.text
+    assert "/retrain [model] [name=value ...]" in reply.text
 
 
 def test_every_command_button_and_form_of_the_product_is_there() -> None:

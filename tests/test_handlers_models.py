@@ -28,7 +28,7 @@ async def test_the_models_are_listed_even_where_one_cannot_be_read(world: World)
 
     reply = await models(world.bot, asking())
 
-    assert said(reply) == ("Models: *diabetes* in <#C0MLDELIV>: Azure ML does not answer; *churn* in <#C0CHURN00>: nothing is served yet")
+    assert said(reply) == ("Models: *diabetes* in <#C0MLDELIV>: Azure ML does not answer; *churn* in <#C0CHURN00>: no champion yet")
 
 
 async def test_the_versions_of_a_model_are_listed(world: World) -> None:

@@ -183,6 +183,22 @@ async def test_of_two_failed_stages_each_tells_its_own(world: World) -> None:
     assert "alpha must not" in await text(world, both, "run/480/failure/train/1")
 
 
+async def test_a_run_that_could_not_begin_says_why_once(world: World) -> None:
+    world.pipelines.failures[480] = replace(FAILURE, stage="")
+    refused = replace(FAILED, stages=())
+
+    assert "could not begin" in await text(world, refused, "run/480/failure")
+
+    await text(world, refused, "run/480")
+
+    assert world.pipelines.calls.count("failure") == 1
+
+
+async def test_a_run_that_could_not_begin_for_no_known_reason_is_shown_as_failed(world: World) -> None:
+    assert "failed" in await text(world, replace(FAILED, stages=()), "run/480")
+    assert shown(world) == {"run/480"}
+
+
 async def test_an_evaluation_that_finds_nothing_fit_shows_both(world: World) -> None:
     world.pipelines.artifacts[480, "evaluation"] = {"evaluation.json": evaluation()}
 

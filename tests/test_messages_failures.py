@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.core.runs import FailedTest, Failure, Run, Stage
-from bot.messages.failures import failure_card
+from bot.messages.failures import failure_card, refused_card
 from bot.messages.limits import problems
 from tests.examples import DIABETES, FAILED, FAILURE
 from tests.golden import matches
@@ -71,6 +71,21 @@ def test_secrets_are_not_shown() -> None:
     card = failure_card(FAILED, DIABETES, TRAIN, leaking)
 
     assert "hunter22" not in str(card)
+
+
+def test_a_run_whose_definition_was_refused_says_why() -> None:
+    refused = Failure("", "", "", "azure-pipelines.yml (Line: 3): unexpected value 'stagez'", ("azure-pipelines.yml (Line: 3)",))
+
+    assert matches("failure-refused", refused_card(replace(FAILED, stages=()), DIABETES, refused))
+    assert len(refused_card(replace(FAILED, url=""), DIABETES, replace(refused, tail=(), error="")).blocks) == 2
+
+
+@given(runs, failures)
+def test_whatever_a_refusal_says_slack_takes_it_and_nothing_in_it_works(run: Run, failure: Failure) -> None:
+    card = refused_card(run, DIABETES, failure)
+
+    assert problems(card) == ()
+    assert unescaped(card) == []
 
 
 @given(runs, stages, st.none() | failures, st.none() | hostile)

@@ -50,7 +50,10 @@ def test_how_things_stand_is_told_for_each_model() -> None:
 
 
 def test_help_tells_every_command() -> None:
-    assert matches("help", help_card([("retrain", "[model] [name=value ...]", "Train a model."), ("help", "", "Say it.")], "mlops"))
+    assert matches(
+        "help", help_card([("retrain", "[model] [name=value ...]", "Train a model."), ("help", "", "Say it.")], "mlops", {"retrain"})
+    )
+    assert "/mlops retrain" in help_card([("retrain", "", "Train.")], "mlops").text
 
 
 @given(st.lists(versions, max_size=20), st.lists(runs, max_size=12), hostile)

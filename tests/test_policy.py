@@ -97,6 +97,10 @@ def test_who_asked_does_not_decide() -> None:
     assert "somebody else" in reason(GRACE, by_push, asked=None)
 
 
+def test_who_asked_is_told_so_even_if_they_are_no_approver() -> None:
+    assert "You asked for this run" in reason(ADA)
+
+
 def test_a_forged_request_does_not_hide_who_queued_the_run() -> None:
     forged = replace(PUSHED, parameters={"requestedBy": "Somebody Else"}, requested_for=GRACE_ADO)
 

@@ -37,8 +37,8 @@ def may_decide(team: Team, member: Member, run: Run, approval: Approval, asked_i
     environment = belongs(team, approval)
     if environment is None:
         return Denied(f"{approval.environment} is not decided on in Slack: callboard.toml does not list it as needing approval.")
-    listed = _listed(environment.approvers, member, f"decide on {environment.name}")
-    return listed if isinstance(listed, Denied) else _four_eyes(member, run, asked_in_slack)
+    four_eyes = _four_eyes(member, run, asked_in_slack)
+    return four_eyes if isinstance(four_eyes, Denied) else _listed(environment.approvers, member, f"decide on {environment.name}")
 
 
 def awaited(team: Team, run: Run) -> tuple[Environment, ...]:

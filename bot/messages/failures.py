@@ -30,6 +30,19 @@ from bot.messages.runs import commit_link, first_error
 TESTS = 5  # failing tests to name
 
 
+def refused_card(run: Run, model: Model, failure: Failure) -> Message:
+    """Why a run failed before it came to any stage: its YAML was refused."""
+    error = short(redact(failure.error), 300) or "Azure DevOps gives no reason."
+    blocks: list[Block] = [header(f"❌ {model.name}: run {run.number} could not begin"), section(f"*{escape(error)}*")]
+    end = tail(failure.tail)
+    if end:
+        blocks.append(preformatted(end))
+    links = link_buttons(("open_log", "Open run", failure.log_url or run.url))
+    if links:
+        blocks.append(actions(f"log:{run.id}", *links))
+    return fit(Message(f"❌ {escape(model.name)}: run {escape(run.number)} could not begin: {escape(error)}", blocks=blocks))
+
+
 def failure_card(run: Run, model: Model, stage: Stage, failure: Failure | None, retried_by: str | None = None) -> Message:
     """Why the stage failed, who committed, and what can be done.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bot.core.approvals import Approval
@@ -30,7 +30,7 @@ class Standing:
 def models_list(standings: Sequence[Standing]) -> Message:
     """Every model with its champion and its newest version."""
     lines = [
-        f"*{escape(one.model.name)}* in {channel_link(one.model.channel)}: {_serves(one.versions)}{_newest(one.versions)}"
+        f"*{escape(one.model.name)}* in {channel_link(one.model.channel)}: {_champion(one.versions)}{_newest(one.versions)}"
         for one in standings
     ]
     return fit(Message(f"Models: {'; '.join(lines)}", blocks=[header("Models"), *(section(line) for line in lines[:40])]))
@@ -100,20 +100,24 @@ def status_card(standings: Sequence[Standing]) -> Message:
     return fit(Message(f"How things stand: {'. '.join(said)}.", blocks=blocks))
 
 
-def help_card(commands: Iterable[tuple[str, str, str]], prefix: str) -> Message:
-    """Every command: its name, its usage, what it does."""
-    known = [(f"/{escape(prefix)} {escape(f'{name} {usage}'.strip())}", escape(what)) for name, usage, what in commands]
-    lines = [f"• `{command}` {what}" for command, what in known]
+def help_card(commands: Iterable[tuple[str, str, str]], prefix: str, short_names: Collection[str] = ()) -> Message:
+    """Every command: its name, its usage, what it does. Those with a short name can be given without the prefix."""
+    known = [(_spelled(name, usage, prefix, short_names), escape(what)) for name, usage, what in commands]
+    also = f"Commands without `/{escape(prefix)}` work with it, too." if short_names else ""
     return fit(
         Message(
             f"What you can say: {'; '.join(command for command, _ in known)}",
             blocks=[
                 header("What you can say"),
-                section("\n".join(lines)),
-                context("Only you see the answers. Whatever changes something asks first. A model's commands belong to its channel."),
+                section("\n".join(f"• `{command}` {what}" for command, what in known)),
+                context("Only you see the answers. Whatever changes something asks first. A model's commands belong to its channel.", also),
             ],
         )
     )
+
+
+def _spelled(name: str, usage: str, prefix: str, short_names: Collection[str]) -> str:
+    return escape(f"/{name if name in short_names else f'{prefix} {name}'} {usage}".rstrip())
 
 
 def _run_line(run: Run) -> str:
@@ -131,6 +135,13 @@ def _serves(versions: tuple[ModelVersion, ...] | None) -> str:
         return "Azure ML does not answer"
     champion = champion_of(versions)
     return f"serves version {escape(short(champion.version, 40))}" if champion else "nothing is served yet"
+
+
+def _champion(versions: tuple[ModelVersion, ...] | None) -> str:
+    if versions is None:
+        return "Azure ML does not answer"
+    champion = champion_of(versions)
+    return f"the champion is version {escape(short(champion.version, 40))}" if champion else "no champion yet"
 
 
 def _newest(versions: tuple[ModelVersion, ...] | None) -> str:
