@@ -22,6 +22,9 @@ from handlers.showing import refresh
 # What was true when it was offered may not be so any more.
 OFFER = timedelta(hours=1)
 
+# Azure DevOps' clock is not ours.
+SKEW = timedelta(minutes=10)
+
 RULES = {"retrain": may_retrain, "promote": may_promote}
 
 
@@ -72,7 +75,7 @@ async def start(bot: Bot, operation: Operation) -> Message:
     )
 
     async def find() -> Run | None:
-        return await bot.pipelines.started(model.pipeline_id, operation.id, operation.created)
+        return await bot.pipelines.started(model.pipeline_id, operation.id, operation.created - SKEW)
 
     async def do() -> Run:
         return await bot.pipelines.start(order)

@@ -11,7 +11,6 @@ from bot.core import delivery
 from bot.core.approvals import Answer, Approval, ApprovalState
 from bot.core.errors import OutsideError
 from bot.core.models import Comparison, Delivery, champion_of
-from bot.core.people import Asker
 from bot.core.policy import awaited, belongs, model_of
 from bot.core.references import token
 from bot.core.runs import EVALUATE, Run, State, asker, failed_stages, parameter
@@ -35,7 +34,7 @@ async def refresh(bot: Bot, run: Run) -> None:
     await _show_comparison(bot, run, model)
     await _show_failures(bot, run, model)
     await _show_smoke_tests(bot, run, model)
-    await _show_approvals(bot, run, model, asked)
+    await _show_approvals(bot, run, model)
     await bot.store.watch(run.id, run.pipeline_id, final=run.state.finished)
 
 
@@ -82,8 +81,8 @@ async def _show_comparison(bot: Bot, run: Run, model: Model) -> None:
     stage = run.stage(EVALUATE)
     if stage is None or not stage.state.finished or stage.state is State.SKIPPED:
         return
-    about = subject(run, "comparison")
-    if stage.attempt == 1 and await bot.board.where(model.channel, about) is not None:
+    drawn = _Drawn(bot, run, "comparison", stage.attempt)
+    if await drawn.before():
         return
     files = await bot.pipelines.artifact(run.id, "evaluation")
     content = delivery.pick(files, "evaluation.json")
@@ -94,11 +93,12 @@ async def _show_comparison(bot: Bot, run: Run, model: Model) -> None:
     except delivery.Unreadable as error:
         log.error("Run %s: %s", run.id, error)  # noqa: TRY400 the sentence says it all
         message = unreadable_card(str(error), run)
-    await bot.board.show(model.channel, about, message, under=subject(run))
+    await bot.board.show(model.channel, subject(run, "comparison"), message, under=subject(run))
     chart = delivery.pick(files, "candidates.png")
     if chart is not None:
         picture = File("candidates.png", f"The contenders of run {run.number}", chart)
         await bot.board.attach(model.channel, subject(run, "chart"), picture, under=subject(run))
+    await drawn.now()
 
 
 async def _show_failures(bot: Bot, run: Run, model: Model) -> None:
@@ -106,22 +106,25 @@ async def _show_failures(bot: Bot, run: Run, model: Model) -> None:
     if run.state is State.FAILED and not run.stages:
         await _show_refusal(bot, run, model)
     for stage in failed_stages(run):
-        about = subject(run, "failure", stage.name, stage.attempt)
-        if await bot.board.where(model.channel, about) is not None:
+        drawn = _Drawn(bot, run, "failure", stage.name, stage.attempt)
+        if await drawn.before():
             continue
         failure = await bot.pipelines.failure(run)
         if failure is not None and failure.stage not in {stage.name, stage.title} and len(failed_stages(run)) > 1:
             failure = None  # it tells of the other stage
-        await bot.board.show(model.channel, about, failure_card(run, model, stage, failure), under=subject(run))
+        await bot.board.show(model.channel, drawn.subject, failure_card(run, model, stage, failure), under=subject(run))
+        await drawn.now()
 
 
 async def _show_refusal(bot: Bot, run: Run, model: Model) -> None:
     """Why a run failed without coming to any stage."""
-    about = subject(run, "failure")
-    if await bot.board.where(model.channel, about) is None:
-        failure = await bot.pipelines.failure(run)
-        if failure is not None:
-            await bot.board.show(model.channel, about, refused_card(run, model, failure), under=subject(run))
+    drawn = _Drawn(bot, run, "failure")
+    if await drawn.before():
+        return
+    failure = await bot.pipelines.failure(run)
+    if failure is not None:
+        await bot.board.show(model.channel, drawn.subject, refused_card(run, model, failure), under=subject(run))
+        await drawn.now()
 
 
 async def _show_smoke_tests(bot: Bot, run: Run, model: Model) -> None:
@@ -130,8 +133,8 @@ async def _show_smoke_tests(bot: Bot, run: Run, model: Model) -> None:
         stage = run.stage(environment.stage)
         if stage is None or stage.state not in {State.SUCCEEDED, State.PARTIAL, State.FAILED}:
             continue
-        about = subject(run, "smoke", environment.name, stage.attempt)
-        if await bot.board.where(model.channel, about) is not None:
+        drawn = _Drawn(bot, run, "smoke", environment.name, stage.attempt)
+        if await drawn.before():
             continue
         name = f"{environment.name}.json"
         content = delivery.pick(await bot.pipelines.artifact(run.id, environment.name), name)
@@ -142,10 +145,11 @@ async def _show_smoke_tests(bot: Bot, run: Run, model: Model) -> None:
         except delivery.Unreadable as error:
             log.error("Run %s: %s", run.id, error)  # noqa: TRY400
             continue
-        await bot.board.show(model.channel, about, message, under=subject(run))
+        await bot.board.show(model.channel, drawn.subject, message, under=subject(run))
+        await drawn.now()
 
 
-async def _show_approvals(bot: Bot, run: Run, model: Model, asked: Asker | None) -> None:
+async def _show_approvals(bot: Bot, run: Run, model: Model) -> None:
     """The approvals of environments that are decided on in Slack, drawn once for each state they come to."""
     if not awaited(bot.team, run):
         return
@@ -154,15 +158,29 @@ async def _show_approvals(bot: Bot, run: Run, model: Model, asked: Asker | None)
         if environment is None:
             continue
         ended = approval.state is ApprovalState.PENDING and run.state.finished
-        drawn = token("approval card", approval.id, approval.state.value, str(ended))
-        if await bot.store.operation(drawn) is not None:
+        drawn = _Drawn(bot, run, "approval", approval.id, approval.state.value, "ended" if ended else "")
+        if await drawn.before():
             continue
         asks = await question(bot, run, model, approval, environment)
-        about = subject(run, "approval", approval.stage, approval.attempt)
-        await bot.board.show(model.channel, about, approval_card(asks))
+        await bot.board.show(model.channel, subject(run, "approval", approval.stage, approval.attempt), approval_card(asks))
         if not asks.unknown:
-            who = asked.slack if asked is not None and asked.slack is not None else ""
-            await bot.store.offer(Operation(drawn, "approval card", who, approval.id, "done", {}, bot.now()))
+            await drawn.now()
+
+
+class _Drawn:
+    """Something that is shown once: what it tells is slow to read, and does not change any more."""
+
+    def __init__(self, bot: Bot, run: Run, *parts: object) -> None:
+        self._bot = bot
+        self.subject = subject(run, *parts)
+
+    async def before(self) -> bool:
+        """Whether the board has it already."""
+        return await self._bot.store.operation(token("drawn", self.subject)) is not None
+
+    async def now(self) -> None:
+        """The board has it: do not read it again."""
+        await self._bot.store.offer(Operation(token("drawn", self.subject), "drawn", "", self.subject, "done", {}, self._bot.now()))
 
 
 async def _delivered(bot: Bot, run: Run) -> Delivery:

@@ -9,7 +9,7 @@ from bot.core.parameters import Mistakes, written
 from bot.core.policy import in_channel
 from bot.core.team import Model, Team
 from bot.messages.kit import Reply
-from bot.messages.offers import retrain_form, retrain_offer
+from bot.messages.offers import SETTING, retrain_form, retrain_offer
 from bot.messages.private import mistakes, no_model_here, no_such_model, wrong_channel
 from bot.ports import Bot
 from bot.routing import Click, Request, Router, Submission
@@ -50,7 +50,7 @@ def check(team: Team, submission: Submission) -> Mapping[str, str]:
     if model is None:
         return {"model": "Choose one of the models."}
     settings = _settings(model, submission)
-    return dict(settings.found) if isinstance(settings, Mistakes) else {}
+    return {f"{SETTING}{name}": sentence for name, sentence in settings.found} if isinstance(settings, Mistakes) else {}
 
 
 @router.submit("retrain", check=check)
@@ -80,8 +80,8 @@ async def cancelled(bot: Bot, click: Click) -> Reply:
 
 def _settings(model: Model, submission: Submission) -> Mapping[str, str] | Mistakes:
     """What was filled in; an empty input keeps the default."""
-    given = {name: value.strip() for name, value in submission.values.items() if name != "model"}
-    return parameters.check(model, [(name, value) for name, value in given.items() if value])
+    given = [(name.removeprefix(SETTING), value.strip()) for name, value in submission.values.items() if name.startswith(SETTING)]
+    return parameters.check(model, [(name, value) for name, value in given if value])
 
 
 def _order(settings: Mapping[str, str]) -> Mapping[str, str]:

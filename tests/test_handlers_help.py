@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from bot.messages.kit import Message
 from bot.routing import Request
 from handlers import router
-from tests.examples import ADA, CHANNEL
+from handlers.help import SHORT
+from tests.examples import ADA, CHANNEL, TEAM
 from tests.fakes import World
 
 
@@ -17,6 +21,13 @@ async def test_help_tells_every_command_with_its_usage(world: World) -> None:
         assert f"/{command.name}" in reply.text or f"/mlops {command.name}" in reply.text
         assert command.help
     assert "/retrain [model] [name=value ...]" in reply.text
+
+
+def test_the_short_names_are_those_that_slack_is_told_of() -> None:
+    manifest = json.loads((Path(__file__).parents[1] / "deploy/bot/manifest.json").read_text())
+    told = {command["command"].removeprefix("/") for command in manifest["features"]["slash_commands"]}
+
+    assert told == SHORT | {TEAM.prefix}
 
 
 def test_every_command_button_and_form_of_the_product_is_there() -> None:

@@ -21,7 +21,7 @@ from tests.fakes import World
 OPERATION = token("retrain", "r1")
 START = Click("c1", ADA.id, CHANNEL, "retrain_start", OPERATION)
 CANCEL = replace(START, action="retrain_cancel")
-FORM = Submission("s1", ADA.id, CHANNEL, "retrain", {"model": "diabetes", "alpha": " 0.5 ", "trees": "", "compute": ""}, {})
+FORM = Submission("s1", ADA.id, CHANNEL, "retrain", {"model": "diabetes", "setting:alpha": " 0.5 ", "setting:trees": ""}, {})
 
 
 def asking(*words: str, person: str = ADA.id, channel: str = CHANNEL) -> Request:
@@ -249,17 +249,17 @@ async def test_the_form_starts_the_training_once(world: World) -> None:
 
 
 def test_every_mistake_in_the_form_is_shown_beside_its_input() -> None:
-    wrong = replace(FORM, values={"model": "diabetes", "alpha": "x", "trees": "0"})
+    wrong = replace(FORM, values={"model": "diabetes", "setting:alpha": "x", "setting:trees": "0"})
 
     assert check(TEAM, FORM) == {}
     assert check(TEAM, wrong) == {
-        "alpha": "alpha must be a number from 0.0001 to 100000, not “x”.",
-        "trees": "trees must be a whole number from 1 to 500, not “0”.",
+        "setting:alpha": "alpha must be a number from 0.0001 to 100000, not “x”.",
+        "setting:trees": "trees must be a whole number from 1 to 500, not “0”.",
     }
     assert check(TEAM, replace(FORM, values={})) == {"model": "Choose one of the models."}
 
 
 async def test_a_form_that_was_wrong_after_all_starts_nothing(world: World) -> None:
-    assert "alpha must be" in said(await submitted(world.bot, replace(FORM, values={"model": "diabetes", "alpha": "x"})))
+    assert "alpha must be" in said(await submitted(world.bot, replace(FORM, values={"model": "diabetes", "setting:alpha": "x"})))
     assert "no model `moon`" in said(await submitted(world.bot, replace(FORM, values={"model": "moon"})))
     assert world.pipelines.orders == []

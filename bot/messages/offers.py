@@ -12,6 +12,9 @@ from bot.messages.comparisons import metric_lines
 from bot.messages.kit import Block, Message, Modal, actions, button, code, context, escape, facts, header, link, plain_text, section, short
 from bot.messages.limits import fit
 
+# Before the name of a parameter in the form's block_ids: a parameter may be called "model".
+SETTING = "setting:"
+
 
 def retrain_offer(operation: str, model: Model, settings: Mapping[str, str]) -> Message:
     """What a training would be, with Start and Cancel."""
@@ -106,7 +109,7 @@ def _input(parameter: Parameter) -> Block:
         element |= {"type": "plain_text_input", "max_length": 40}
     return {
         "type": "input",
-        "block_id": parameter.name[:255],
+        "block_id": f"{SETTING}{parameter.name}"[:255],
         "optional": True,
         "label": plain_text(parameter.name),
         "hint": plain_text(hint),
