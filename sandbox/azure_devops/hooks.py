@@ -6,6 +6,7 @@ https://learn.microsoft.com/azure/devops/service-hooks/troubleshoot
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
 import json
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from sandbox.azure_devops import views
+from sandbox.azure_devops.changes import Changes
 from sandbox.azure_devops.events import COMMON_INPUTS, KINDS, Event, render, trim
 from sandbox.azure_devops.records import Shelf, Store, new_id, now
 from sandbox.azure_devops.views import Json, present, when
@@ -88,8 +90,9 @@ class Hooks:
     `pace` shortens the waits of retries and probation, and the delay with which events leave: 1 is the service's own.
     """
 
-    def __init__(self, store: Store, faults: Faults, *, pace: float = 0.05) -> None:
+    def __init__(self, store: Store, faults: Faults, changes: Changes, *, pace: float = 0.05) -> None:
         self.pace = pace
+        self._changes = changes
         self._store = store
         self._faults = faults
         self._subscriptions = Shelf(store.state.table("ado.subscriptions"), Subscription)
@@ -226,7 +229,12 @@ class Hooks:
     def _spawn(self, subscription: Subscription, notification: Notification, delay: float) -> None:
         task = asyncio.create_task(self._deliver(subscription.id, notification, delay))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (trouble := task.exception()):
+            log.error("a delivery broke", exc_info=trouble)
 
     async def _deliver(self, subscription_id: str, notification: Notification, delay: float) -> None:
         await asyncio.sleep(delay * self.pace)
@@ -326,6 +334,7 @@ class Hooks:
         if subscription:
             subscription.status = status
             self._subscriptions.keep(id, subscription)
+            self._changes.happened()
 
     def _mark(self, notification: Notification, status: str) -> None:
         notification.status = status
@@ -341,6 +350,7 @@ class Hooks:
         notification.modified = now()
         if self._subscriptions.get(notification.subscription):
             self._notifications.keep(_key(notification), notification)
+            self._changes.happened()
 
     def _prune(self, subscription: str, newest: int) -> None:
         with contextlib.suppress(KeyError):
@@ -465,12 +475,12 @@ def _checked(host: str, body: Json) -> tuple[str, dict[str, str], dict[str, str]
     if inputs.get("projectId", "") not in ("", PROJECT_ID):
         raise BadSubscription(f"The project {inputs['projectId']} does not exist.")
     consumer = _texts(body.get("consumerInputs"), "consumerInputs")
-    _check_url(consumer.get("url", ""))
+    check_url(consumer.get("url", ""))
     _parse_headers(consumer.get("httpHeaders", ""))
     return name, inputs, consumer
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
     """Only this machine may be told: nothing leaves the sandbox."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -513,8 +523,8 @@ def _parse_headers(text: str) -> dict[str, str]:
 def _headers(consumer: Mapping[str, str]) -> dict[str, str]:
     headers = _parse_headers(consumer.get("httpHeaders", ""))
     if consumer.get("basicAuthUsername") or consumer.get("basicAuthPassword"):
-        basic = aiohttp.BasicAuth(consumer.get("basicAuthUsername", ""), consumer.get("basicAuthPassword", ""), "utf-8")
-        headers["Authorization"] = basic.encode()
+        pair = f"{consumer.get('basicAuthUsername', '')}:{consumer.get('basicAuthPassword', '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return headers
 
 

@@ -18,6 +18,7 @@ from xml.etree.ElementTree import ParseError
 from sandbox.azure_devops import approvals, events, junit, views
 from sandbox.azure_devops.agent import JobOutcome, Space, Watch
 from sandbox.azure_devops.approvals import Answer, Denied
+from sandbox.azure_devops.changes import Changes
 from sandbox.azure_devops.expressions import BadExpression, Ran, Scope, evaluate, expand_macros, truth
 from sandbox.azure_devops.hooks import Hooks
 from sandbox.azure_devops.plan import PlanJob, PlanStage, Result
@@ -71,31 +72,6 @@ class RunJob(Protocol):
         ...
 
 
-class Changes:
-    """Wakes those who wait for a condition whenever a record changed; `version` counts the changes."""
-
-    def __init__(self) -> None:
-        self.version = 0
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def happened(self) -> None:
-        """Something changed."""
-        self.version += 1
-        for waiting in tuple(self._waiting):
-            if not waiting.done():
-                waiting.set_result(None)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Return once the condition holds."""
-        while not condition():
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(future)
-            try:
-                await future
-            finally:
-                self._waiting.discard(future)
-
-
 class Places:
     """Where the files of runs are: logs, artifacts, working folders."""
 
@@ -124,12 +100,13 @@ class Orchestrator:
         hooks: Hooks,
         places: Places,
         *,
+        changes: Changes,
         run_job: RunJob,
         repository: Path,
         environment: Callable[[], Mapping[str, str]],
         access_token: Callable[[], str],
     ) -> None:
-        self.changes = Changes()
+        self._changes = changes
         self._store = store
         self._hooks = hooks
         self._places = places
@@ -251,7 +228,7 @@ class Orchestrator:
                 if not tasks:
                     return
                 # A retry makes a stage ready while others still run.
-                more = asyncio.ensure_future(self.changes.until(lambda: bool(ready())))
+                more = asyncio.ensure_future(self._changes.until(lambda: bool(ready())))
                 try:
                     await asyncio.wait({*tasks.values(), more}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -313,7 +290,7 @@ class Orchestrator:
                 return stage.canceling or all(one.status != "pending" for one in asked) or any(one.status == "rejected" for one in asked)
 
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.changes.until(decided), max(left, 0))
+                await asyncio.wait_for(self._changes.until(decided), max(left, 0))
         if stage.canceling:
             return "canceled"
         for approval in asked:
@@ -505,7 +482,7 @@ class Orchestrator:
         run.change += 1
         run.changed = now()
         self._store.runs.keep(run.id, run)
-        self.changes.happened()
+        self._changes.happened()
 
     def changed(self, run: Run) -> None:
         """A step of the run changed."""

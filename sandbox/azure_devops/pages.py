@@ -38,6 +38,12 @@ _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 _TABS = {"results": "Summary", "logs": "Logs", "artifacts": "Artifacts", "tests": "Tests"}
 _TESTS_VIEW = "ms.vss-test-web.build-test-results-tab"
 
@@ -130,11 +136,9 @@ class Pages:
         except web.HTTPNotFound:
             answer = self._refused(request, 404, "There is no such page.")
         except web.HTTPRedirection as redirection:
-            answer = redirection
-        answer.headers["Content-Security-Policy"] = _POLICY
-        answer.headers["X-Content-Type-Options"] = "nosniff"
-        answer.headers["Referrer-Policy"] = "same-origin"
-        answer.headers.setdefault("Cache-Control", "no-store")
+            redirection.headers.update(_HEADERS)
+            raise
+        answer.headers.update(_HEADERS)
         return answer
 
     def _refused(self, request: web.Request, status: int, message: str) -> web.Response:
@@ -142,13 +146,13 @@ class Pages:
 
     def _page(self, request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
         text = self._templates.get_template(template).render(
-            me=_me(request), here=str(request.rel_url), version=self._project.orchestrator.changes.version, **values
+            me=_me(request), here=str(request.rel_url), version=self._project.changes.version, **values
         )
         return web.Response(text=text, status=status, content_type="text/html")
 
     async def _version(self, request: web.Request) -> web.Response:
         """A text that changes whenever the page that asks should be fetched again."""
-        version = str(self._project.orchestrator.changes.version)
+        version = str(self._project.changes.version)
         number, log = request.query.get("run", ""), request.query.get("log", "")
         if number.isdigit() and log.isdigit():
             file = self._project.places.log(int(number), int(log))
@@ -262,7 +266,7 @@ class Pages:
         form = await request.post()
         chosen = next((who for who in PEOPLE if who.oid == form.get("person")), ADA)
         back = str(form.get("back", ""))
-        answer = web.HTTPSeeOther(back if back.startswith(f"{PREFIX}/") else HOME)
+        answer = web.Response(status=303, headers={"Location": back if back.startswith(f"{PREFIX}/") else HOME})
         answer.set_cookie(COOKIE, chosen.oid, path=PREFIX, httponly=True, samesite="Strict")
         return answer
 
@@ -435,7 +439,8 @@ def _interesting(steps: list[tuple[Stage, Job, Step]]) -> tuple[Stage, Job, Step
         for found in logged:
             if show.mood(found[2]) == wanted:
                 return found
-    return logged[-1] if logged else None
+    theirs = [found for found in logged if found[2].task not in {"initialize", "finalize"}]
+    return (theirs or logged or [None])[-1]
 
 
 def _errors(run: Run) -> list[dict[str, Any]]:

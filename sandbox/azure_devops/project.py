@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sandbox.azure_devops.approvals import Answer, Denied
+from sandbox.azure_devops.changes import Changes
 from sandbox.azure_devops.hooks import Hooks
 from sandbox.azure_devops.orchestrator import Orchestrator, Places, RunJob, predefined
 from sandbox.azure_devops.plan import BadPipeline, Plan
@@ -50,13 +51,15 @@ class Project:
     def __init__(self, world: World, *, run_job: RunJob, compile: Compile) -> None:
         folder = world.folder / "azure-devops"
         self.store = Store(world.state)
-        self.hooks = Hooks(self.store, world.faults)
+        self.changes = Changes()
+        self.hooks = Hooks(self.store, world.faults, self.changes)
         self.places = Places(folder / "runs")
         self.repository = Repository(folder / "repository.git", world.root)
         self.orchestrator = Orchestrator(
             self.store,
             self.hooks,
             self.places,
+            changes=self.changes,
             run_job=run_job,
             repository=self.repository.folder,
             environment=lambda: world.outside(AGENT),
@@ -119,7 +122,7 @@ class Project:
         """Merge a pull request that gives files new content; the merge commit and the runs it started. Raises NoSuchThing, BadPipeline."""
         number = self.store.state.next("ado.pull-request", 12)
         sha = await asyncio.to_thread(self.repository.merge, author, message, changes, number=number)
-        self.orchestrator.changes.happened()
+        self.changes.happened()
         runs = []
         for pipeline in self.store.pipelines:
             plan = await self.plan(pipeline, sha, {}, {})

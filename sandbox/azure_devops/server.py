@@ -88,4 +88,4 @@ class AzureDevOps:
     async def wait_for(self, predicate: Callable[[], bool], seconds: float = 60) -> None:
         """Return once the predicate holds; it is looked at whenever a run changes. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
-            await self.project.orchestrator.changes.until(predicate)
+            await self.project.changes.until(predicate)

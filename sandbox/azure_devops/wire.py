@@ -41,6 +41,14 @@ class ApiError(Exception):
         self.key = key
 
 
+class NotSignedIn(Exception):
+    """Somebody we do not know; `answer` shows them where to sign in."""
+
+    def __init__(self, answer: web.Response) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
 @dataclass(frozen=True)
 class Call:
     """One request that was let in: who asks, the route's values, and what was sent."""
@@ -165,8 +173,8 @@ class Host:
             answer = await self._let_in(request)
         except ApiError as error:
             answer = failure(error.status, error.key, str(error))
-        except web.HTTPException as answered:
-            answer = answered
+        except NotSignedIn as stranger:
+            answer = stranger.answer
         answer.headers.setdefault("ActivityId", new_id())
         answer.headers.setdefault("X-VSS-E2EID", new_id())
         answer.headers.setdefault("X-TFS-Session", request.headers.get("X-TFS-Session", new_id()))
@@ -203,9 +211,10 @@ class Host:
         given = request.headers.get("Authorization", "")
         if given.lower().startswith("basic "):
             # A personal access token that is not (or no longer) valid is answered with the page to sign in, as a success.
-            raise web.HTTPNonAuthoritativeInformation(text=_SIGN_IN, content_type="text/html")
+            raise NotSignedIn(web.Response(status=203, text=_SIGN_IN, content_type="text/html"))
         if not given and request.headers.get("Accept", "").startswith("text/html"):
-            raise web.HTTPFound(f"https://login.microsoftonline.com/{TENANT}/oauth2/authorize?resource={AZURE_DEVOPS}")
+            place = f"https://login.microsoftonline.com/{TENANT}/oauth2/authorize?resource={AZURE_DEVOPS}"
+            raise NotSignedIn(web.Response(status=302, headers={"Location": place}))
         try:
             principal = self._tokens.check(given, AZURE_DEVOPS)
         except BadToken as bad:
@@ -266,13 +275,13 @@ def unauthorized(who: Character) -> ApiError:
     return ApiError(401, "UnauthorizedRequestException", f"TF400813: The user '{who.oid}' is not authorized to access this resource.")
 
 
-def _sign_in(why: str) -> web.HTTPUnauthorized:
+def _sign_in(why: str) -> NotSignedIn:
     page = f"<!DOCTYPE html><html><head><title>Access Denied</title></head><body><h1>Access Denied</h1><p>{why}</p></body></html>"
-    refused = web.HTTPUnauthorized(text=page, content_type="text/html")
+    refused = web.Response(status=401, text=page, content_type="text/html")
     refused.headers.add("WWW-Authenticate", f"Bearer authorization_uri=https://login.microsoftonline.com/{TENANT}")
     refused.headers.add("WWW-Authenticate", 'Basic realm="https://dev.azure.com/"')
     refused.headers.add("WWW-Authenticate", "TFS-Federated")
-    return refused
+    return NotSignedIn(refused)
 
 
 def _no_project(name: str) -> ApiError:
