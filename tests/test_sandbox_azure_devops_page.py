@@ -207,7 +207,7 @@ async def test_the_page_follows_the_run_and_the_approval_by_itself(site: Site) -
         await page.select_option("#person", value=GRACE.oid)
         await page.wait_for_selector("text=as Grace Hopper")
         await page.fill("textarea", "Looks good.")
-        await page.click("text=Approve >> nth=-1")
+        await page.click("button[value=approved]")
         await page.wait_for_selector(".stage.succeeded >> text=Prod - Deploy on AKS")
 
         async with browsing(f"{site.home}/_build") as runs:

@@ -145,19 +145,18 @@ class Pages:
         return self._page(request, "refused.html", status=status, section="", title="Not possible", message=message)
 
     def _page(self, request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
-        text = self._templates.get_template(template).render(
-            me=_me(request), here=str(request.rel_url), version=self._project.changes.version, **values
-        )
+        shared = {"me": _me(request), "here": str(request.rel_url), "stamp": self._stamp()}
+        text = self._templates.get_template(template).render(shared | values)
         return web.Response(text=text, status=status, content_type="text/html")
 
     async def _version(self, request: web.Request) -> web.Response:
         """A text that changes whenever the page that asks should be fetched again."""
-        version = str(self._project.changes.version)
-        number, log = request.query.get("run", ""), request.query.get("log", "")
-        if number.isdigit() and log.isdigit():
-            file = self._project.places.log(int(number), int(log))
-            version += f".{file.stat().st_size if file.exists() else 0}"
-        return web.Response(text=version)
+        return web.Response(text=self._stamp(_number(request, "run"), _number(request, "log")))
+
+    def _stamp(self, run: int = 0, log: int = 0) -> str:
+        file = self._project.places.log(run, log)
+        size = file.stat().st_size if log and file.exists() else 0
+        return f"{self._project.changes.version}.{size}"
 
     async def _runs(self, request: web.Request) -> web.Response:
         runs = sorted(self._store.runs, key=lambda run: run.id, reverse=True)[:100]
@@ -196,13 +195,16 @@ class Pages:
         if asked is None:
             chosen = _interesting(steps)
         lines: list[show.Line] = []
+        # Before the log is read: what comes while it is shown makes the page ask again.
+        log = chosen[2].log if chosen and chosen[2].state != "completed" else None
+        stamp = self._stamp(run.id, log or 0)
         if chosen and chosen[2].log is not None:
             file = self._project.places.log(run.id, chosen[2].log)
             text = await asyncio.to_thread(lambda: file.read_text(encoding="utf-8", errors="replace") if file.exists() else "")
             lines = list(show.log_lines(text))
         stage, job, step = chosen or (None, None, None)
         wanted = request.query.get("l", "")
-        return self._page(request, "logs.html", stage=stage, job=job, step=step, lines=lines, wanted=wanted, **shared)
+        return self._page(request, "logs.html", stage=stage, job=job, step=step, lines=lines, wanted=wanted, stamp=stamp, **shared)
 
     async def _raw_log(self, request: web.Request) -> web.StreamResponse:
         run = self._asked(request)
@@ -440,7 +442,7 @@ def _interesting(steps: list[tuple[Stage, Job, Step]]) -> tuple[Stage, Job, Step
             if show.mood(found[2]) == wanted:
                 return found
     theirs = [found for found in logged if found[2].task not in {"initialize", "finalize"}]
-    return (theirs or logged or [None])[-1]
+    return theirs[-1] if theirs else logged[-1] if logged else None
 
 
 def _errors(run: Run) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 
 const EVERY = 1000; // milliseconds
 let address = document.body.dataset.version;
-let known = null;
+let known = document.body.dataset.stamp;
 
 function busy(part) {
   const focus = document.activeElement;
@@ -32,15 +32,15 @@ async function look() {
   if (document.hidden) return;
   try {
     const version = await (await fetch(address)).text();
-    if (known !== null && version !== known) {
+    if (version !== known) {
       const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
       for (const part of document.querySelectorAll("[data-live]")) {
         const fresh = page.getElementById(part.id);
         if (fresh) swap(part, fresh);
       }
       address = page.body.dataset.version;
+      known = page.body.dataset.stamp;
     }
-    known = version;
   } catch {
     // The sandbox is away; it may come back.
   }
