@@ -34,3 +34,7 @@ class Faults:
             return None
         self.arm(name, times - 1, **detail)
         return detail
+
+    def armed(self, name: str) -> bool:
+        """Whether the fault is still to happen."""
+        return name in self._armed

@@ -157,7 +157,7 @@ async def running(
     world = World(folder, root=root)
     agent = agent or Agent()
     azure = make(world) if make else AzureDevOps(world, run_job=agent, compile=lambda *_: plan)
-    azure.project.hooks.pace = 0.001
+    azure.project.hooks.pace = azure.project.hooks.latency = 0.001
     async with aiohttp.ClientSession() as session:
         try:
             await world.start([azure])
@@ -820,7 +820,7 @@ async def test_hooks_misbehave_on_request(site: Site, receiver: Receiver) -> Non
         orders[fault] = [one["notificationId"] for one in await receiver.have(expected)]
 
     await twice("hooks.duplicate", 3)
-    await twice("hooks.shuffle", 2, count=2)
+    await twice("hooks.shuffle", 2, times=2)
     await twice("hooks.lose", 1)
 
     assert orders == {"hooks.duplicate": [1, 1, 2], "hooks.shuffle": [4, 3], "hooks.lose": [6]}

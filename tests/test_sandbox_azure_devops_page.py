@@ -89,7 +89,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     (root / "callboard.toml").write_text(SETTINGS)
     world = World(tmp_path / "world", root=root)
     azure = AzureDevOps(world, run_job=work, compile=lambda *_: PLAN)
-    azure.project.hooks.pace = 0.001
+    azure.project.hooks.pace = azure.project.hooks.latency = 0.001
     await world.start([azure])
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         yield Site(world, azure, session)

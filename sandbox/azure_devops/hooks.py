@@ -87,18 +87,18 @@ class Notification:
 class Hooks:
     """Tells subscribers what happens.
 
-    `pace` shortens the waits of retries and probation, and the delay with which events leave: 1 is the service's own.
+    `pace` shortens the waits of retries and probation, `latency` the time until an event leaves: 1 is the service's own.
     """
 
-    def __init__(self, store: Store, faults: Faults, changes: Changes, *, pace: float = 0.05) -> None:
+    def __init__(self, store: Store, faults: Faults, changes: Changes, *, pace: float = 0.5, latency: float = 0.05) -> None:
         self.pace = pace
+        self.latency = latency
         self._changes = changes
         self._store = store
         self._faults = faults
         self._subscriptions = Shelf(store.state.table("ado.subscriptions"), Subscription)
         self._notifications = Shelf(store.state.table("ado.notifications"), Notification)
         self._held: list[tuple[Subscription, Notification]] = []
-        self._hold = 0
         self._lanes: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
@@ -114,6 +114,7 @@ class Hooks:
 
     async def stop(self) -> None:
         """End all deliveries; what is not delivered stays queued."""
+        self._held.clear()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -206,23 +207,26 @@ class Hooks:
         self._keep(notification)
         self._prune(subscription.id, subscription.sent)
         if late := self._faults.take("hooks.late"):
-            delay += float(late.get("seconds", 2)) / max(self.pace, 1e-9)
-        if not self._hold and (shuffle := self._faults.take("hooks.shuffle")) is not None:
-            self._hold = int(shuffle.get("count", 5))
-            asyncio.get_running_loop().call_later(float(shuffle.get("seconds", 3)), self._release)  # fewer may come
-        if self._hold:
-            self._held.append((subscription, notification))
-            if len(self._held) >= self._hold:
-                self._release()
+            delay += float(late.get("seconds", 2)) / max(self.latency, 1e-9)
+        if (shuffle := self._faults.take("hooks.shuffle")) is not None:
+            self._hold_back(subscription, notification, float(shuffle.get("seconds", 3)))
             return notification
         self._spawn(subscription, notification, delay)
         if self._faults.take("hooks.duplicate") is not None:
             self._spawn(subscription, notification, delay)
         return notification
 
+    def _hold_back(self, subscription: Subscription, notification: Notification, seconds: float) -> None:
+        """Keep it until the last one to be shuffled has come, or `seconds` have passed: fewer may come."""
+        if not self._held:
+            asyncio.get_running_loop().call_later(seconds, self._release)
+        self._held.append((subscription, notification))
+        if not self._faults.armed("hooks.shuffle"):
+            self._release()
+
     def _release(self) -> None:
         """Deliver what a shuffle held back, the newest first."""
-        held, self._held, self._hold = self._held[::-1], [], 0
+        held, self._held = self._held[::-1], []
         for place, (subscription, notification) in enumerate(held):
             self._spawn(subscription, notification, place)
 
@@ -237,7 +241,8 @@ class Hooks:
             log.error("a delivery broke", exc_info=trouble)
 
     async def _deliver(self, subscription_id: str, notification: Notification, delay: float) -> None:
-        await asyncio.sleep(delay * self.pace)
+        """Deliver after `delay` seconds of the service's own latency, and again as its rules say."""
+        await asyncio.sleep(delay * self.latency)
         retries = 0
         while True:
             async with self._lanes.setdefault(subscription_id, asyncio.Lock()):
