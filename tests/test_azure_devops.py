@@ -232,6 +232,12 @@ def test_a_run_with_a_waiting_and_a_running_stage_runs() -> None:
     assert a_run(build(), [*WAITING, beside]).state is State.RUNNING
 
 
+def test_a_stage_that_was_retried_between_the_readings_means_that_the_run_goes_on() -> None:
+    again = record("Stage", "s1", None, "inProgress", identifier="train", order=1, attempt=2)
+
+    assert a_run(build(status="completed", result="failed"), [again]).state is State.RUNNING
+
+
 def test_a_stage_that_somebody_turned_down_is_rejected_and_so_is_the_run() -> None:
     over = build(status="completed", result="failed")
 

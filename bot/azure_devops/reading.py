@@ -91,6 +91,8 @@ def run(
     """A run out of its build and the records of its timeline; `rejected` holds the ids of approvals that were turned down."""
     commit = commit or Commit()
     state = _state(build.status, build.result)
+    if state.finished and any(stage.state == "inProgress" for stage in Tree.of(records).stages()):
+        state = State.RUNNING  # a stage was retried between the two readings
     parts = stages(records, finished=state.finished, rejected=rejected)
     queued = moment(build.queue_time) or moment(build.start_time) or datetime.fromtimestamp(0, UTC)
     return Run(
