@@ -106,20 +106,20 @@ def hook(body: bytes, headers: Mapping[str, str], received: datetime) -> tuple[D
 
 @dataclass
 class Replays:
-    """Answers to signed requests, by signature: Slack's signature is good for five minutes, and Bolt would take it again and again."""
+    """Answers to signed requests: Slack's signature is good for five minutes, and Bolt would take the same request again and again."""
 
     known: OrderedDict[str, tuple[float, BoltResponse]] = field(default_factory=OrderedDict)
 
-    def answer(self, signature: str, now: float) -> BoltResponse | None:
+    def answer(self, request: str, now: float) -> BoltResponse | None:
         """What was answered to the same request before."""
         while self.known and (next(iter(self.known.values()))[0] < now or len(self.known) > MOST_REPLAYS):
             self.known.popitem(last=False)
-        known = self.known.get(signature)
+        known = self.known.get(request)
         return BoltResponse(status=known[1].status, body=known[1].body, headers=dict(known[1].headers)) if known else None
 
-    def remember(self, signature: str, answer: BoltResponse, now: float) -> None:
+    def remember(self, request: str, answer: BoltResponse, now: float) -> None:
         """Bolt has verified the signature and taken the request."""
-        self.known[signature] = (now + REPLAYS, BoltResponse(status=answer.status, body=answer.body, headers=dict(answer.headers)))
+        self.known[request] = (now + REPLAYS, BoltResponse(status=answer.status, body=answer.body, headers=dict(answer.headers)))
 
 
 class SlackDoor:
@@ -162,13 +162,14 @@ class SlackDoor:
         except UnicodeDecodeError:
             return web.Response(status=400)
         signature, now = request.headers.get("X-Slack-Signature", ""), time.monotonic()
-        answer = self._replays.answer(signature, now)
+        body = await request.read()
+        same = f"{signature}:{request.headers.get('X-Slack-Request-Timestamp')}:{hashlib.sha256(body).hexdigest()}"
+        answer = self._replays.answer(same, now)
         if answer is None:
-            sent = await to_bolt_request(request)
-            answer = await self.bolt.async_dispatch(sent)
-            # A health check of Slack's is answered unverified.
-            if answer.status == 200 and SIGNATURE.fullmatch(signature) and "ssl_check" not in sent.body:
-                self._replays.remember(signature, answer, now)
+            answer = await self.bolt.async_dispatch(await to_bolt_request(request))
+            # A health check of Slack's (ssl_check) is answered unverified.
+            if answer.status == 200 and SIGNATURE.fullmatch(signature) and b"ssl_check" not in body:
+                self._replays.remember(same, answer, now)
         return await to_aiohttp_response(answer)
 
     async def _command(self, ack: AsyncAck, body: dict[str, Any]) -> None:
@@ -236,7 +237,7 @@ class Socket:
     """Socket Mode: the same Bolt application, over connections that we open."""
 
     def __init__(self, door: SlackDoor, token: SecretStr) -> None:
-        self._handler = AsyncSocketModeHandler(door.bolt, token.get_secret_value(), logger=_bolts_logger())
+        self._handler = AsyncSocketModeHandler(door.bolt, token.get_secret_value(), logger=_bolts_logger(), proxy=door.bolt.client.proxy)
 
     async def connect(self) -> None:
         """Connect, however long it takes; from then on the SDK connects again by itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import time
@@ -140,7 +141,7 @@ class House:
     async def hook(self, body: object, headers: Mapping[str, str] = GOOD) -> int:
         """The status of the answer to a service hook."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        async with self.session.post(f"{self.url}/hooks/azure-devops", data=data, headers=headers) as answer:
+        async with self.session.post(f"{self.url}/hooks/azure-devops", data=io.BytesIO(data), headers=headers) as answer:
             return answer.status
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
@@ -167,9 +168,11 @@ async def serving(
     runner = web.AppRunner(callboard.application(), access_log=None, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    async with aiohttp.ClientSession() as session:
-        yield House(callboard, feature, f"http://127.0.0.1:{port}", session)
-    await runner.cleanup()
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield House(callboard, feature, f"http://127.0.0.1:{port}", session)
+    finally:
+        await runner.cleanup()
 
 
 @pytest.fixture
