@@ -350,6 +350,21 @@ async def test_permissions_are_the_callers_own(site: Site) -> None:
     assert seen == {"Ada Lovelace": "view", "Grace Hopper": "view, update"}
 
 
+async def test_the_check_of_an_environment_is_changed_by_administrators_only(site: Site) -> None:
+    (check,) = await site.value("pipelines/checks/configurations?resourceType=environment&resourceId=2&$expand=settings")
+    wanted = check | {
+        "settings": check["settings"] | {"approvers": [{"id": ADA.oid}, {"id": GRACE.oid}], "requesterCannotBeApprover": True}
+    }
+
+    refused, _ = await site.ask("PATCH", f"pipelines/checks/configurations/{check['id']}", ALAN, body=wanted)
+    changed, _ = await site.ask("PATCH", f"pipelines/checks/configurations/{check['id']}", GRACE, body=wanted)
+    approval = await site.waiting(await site.azure.queue(ADA))
+    own, error = await site.ask("PATCH", "pipelines/approvals", ADA, body=[{"approvalId": approval["id"], "status": "approved"}])
+
+    assert (refused, changed, own) == (403, 200, 403)
+    assert error["message"] == "Ada Lovelace requested this run, and its requester may not approve it."
+
+
 CHECK = Check(
     id=1,
     environment=2,

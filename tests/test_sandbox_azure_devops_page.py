@@ -200,6 +200,12 @@ async def test_what_is_not_there_is_said_to_be_missing(site: Site) -> None:
     assert set(answers.values()) <= {(404, True), (400, True)}
 
 
+@pytest.mark.parametrize("path", ["/dev.azure.com", "/dev.azure.com/", "/dev.azure.com/contoso", "/dev.azure.com/contoso/ml-delivery"])
+async def test_every_way_in_leads_to_the_runs(site: Site, path: str) -> None:
+    async with site.session.get(site.world.page_url + path) as answer:
+        assert (answer.status, answer.url.path) == (200, "/dev.azure.com/contoso/ml-delivery/_build")
+
+
 @pytest.mark.page
 async def test_the_page_follows_the_run_and_the_approval_by_itself(site: Site) -> None:
     run, _ = await site.waiting()

@@ -90,6 +90,11 @@ class Places:
         """A job's working folder."""
         return self._folder / str(run) / "work" / f"{stage.name}.{stage.attempt}.{job.name}.{job.attempt}"
 
+    def clear_work(self) -> None:
+        """Remove the working folders that an ended sandbox left."""
+        for folder in self._folder.glob("*/work"):
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 class Orchestrator:
     """Conducts every run of the store."""
@@ -120,6 +125,7 @@ class Orchestrator:
 
     async def start(self) -> None:
         """Go on with what was going on; jobs that ran when the sandbox ended have lost their agent."""
+        await asyncio.to_thread(self._places.clear_work)
         for run in self._store.runs:
             if run.state != "completed":
                 self._mourn(run)

@@ -90,7 +90,7 @@ class Pages:
         app = web.Application(middlewares=[self._guard])
         project = f"/{ORGANIZATION}/{{project:{PROJECT}|{PROJECT_ID}}}"
         app.router.add_static("/static", _HERE / "static")
-        for path in ("/", f"/{ORGANIZATION}", f"/{ORGANIZATION}/", project, project + "/"):
+        for path in ("", "/", f"/{ORGANIZATION}", f"/{ORGANIZATION}/", project, project + "/"):
             app.router.add_get(path, _go_home)
         for path, handler in (
             ("/_build", self._runs),
