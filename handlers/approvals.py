@@ -92,7 +92,7 @@ async def _list(bot: Bot, channel: str) -> Message:
             continue
         if in_channel(model, channel):
             asked = asker(run, await asked_in_slack(bot, run))
-            here.append(Question(run, model, run.stage(approval.stage), environment, approval, Delivery(), asked))
+            here.append(Question(run, model, environment, approval, Delivery(), asked))
         else:
             elsewhere[channel_link(model.channel)] = None
     return pending_list(here, tuple(elsewhere))

@@ -60,7 +60,6 @@ async def question(bot: Bot, run: Run, model: Model, approval: Approval, environ
     return Question(
         run=run,
         model=model,
-        stage=run.stage(approval.stage),
         environment=environment,
         approval=approval,
         delivery=await _delivered(bot, run),

@@ -37,7 +37,7 @@ from tests.test_messages_comparisons import comparisons
 from tests.test_messages_runs import moments, people, runs
 
 ADA = Asker("Ada Lovelace", "U0ADA0001")
-OPEN = Question(WAITING, DIABETES, WAITING.stages[-1], TEAM.environments["prod"], PENDING, DELIVERY, ADA, V3)
+OPEN = Question(WAITING, DIABETES, TEAM.environments["prod"], PENDING, DELIVERY, ADA, V3)
 states = st.sampled_from(ApprovalState)
 steps = st.builds(ApprovalStep, st.builds(Person, hostile), states, people, hostile, moments)
 approvals = st.builds(
@@ -57,7 +57,6 @@ questions = st.builds(
     Question,
     run=runs,
     model=st.just(DIABETES),
-    stage=st.none(),
     environment=st.builds(Environment, hostile, hostile, st.just(value=True), st.builds(People, st.frozensets(hostile, max_size=4))),
     approval=approvals,
     delivery=st.builds(

@@ -76,6 +76,13 @@ def test_without_candidates_the_champion_stands_alone() -> None:
     assert [cell["text"] for cell in table(card)["rows"][0]] == ["Metric", "Champion v3"]
 
 
+def test_where_nothing_could_be_evaluated_only_the_reason_is_shown() -> None:
+    card = comparison_card(replace(NOT_FIT, champion=None, candidates=(), rule="Nothing could be evaluated: no data."), UNFIT)
+
+    assert "Nothing could be evaluated" in card.text
+    assert not [block for block in card.blocks if block["type"] == "table"]
+
+
 def test_the_best_candidates_are_shown_and_the_rest_counted() -> None:
     crowd = tuple(replace(RIDGE, name=f"m{number}", metrics={"mae": 50.0 + number}) for number in range(20))
 

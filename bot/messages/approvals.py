@@ -8,7 +8,7 @@ from bot.core.approvals import Answer, Approval, ApprovalState
 from bot.core.models import Comparison, Delivery, ModelVersion
 from bot.core.people import Asker
 from bot.core.references import ApprovalOf
-from bot.core.runs import Run, Stage
+from bot.core.runs import Run
 from bot.core.team import Environment, Model
 from bot.messages.comparisons import VERDICTS, changes, smoke_words
 from bot.messages.kit import (
@@ -64,7 +64,6 @@ class Question:
 
     run: Run
     model: Model
-    stage: Stage | None
     environment: Environment
     approval: Approval
     delivery: Delivery

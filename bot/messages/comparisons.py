@@ -45,6 +45,8 @@ def comparison_card(comparison: Comparison, run: Run) -> Message:
     end = [context(*_small_print(comparison, candidates))]
     table = rows(comparison, candidates[:MOST])
     text = f"{mark} {word}: {escape(short(comparison.model, 100))}. {escape(short(comparison.rule, 600))} {_in_words(table)}".rstrip()
+    if comparison.champion is None and not candidates:
+        return fit(Message(text, blocks=[*top, *end]))
     return fit(
         Message(
             text,
