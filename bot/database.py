@@ -38,7 +38,6 @@ class Database:
             open=False,
             kwargs={"application_name": "callboard"},
             configure=_autocommit,
-            check=AsyncConnectionPool.check_connection,
         )
         self.locks = Locks(url)
 

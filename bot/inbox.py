@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 256  # deliveries in one commit, or in one call of the handlers
 LANES_AT_ONCE = 32
+REST = 0.25  # seconds: Azure DevOps tells one change of a run in several events
 WAKE_AFTER = 10  # seconds: the accepting process has had its chance by then
 SWEEP = "* * * * * */15"  # procrastinate's sixth field is seconds
 TIDY = "17 * * * *"
@@ -116,7 +117,7 @@ class Inbox:
         self._arrived = asyncio.Event()
         self._writing: psycopg.AsyncConnection | None = None
         self._armed: dict[str, float] = {}
-        self._lanes = Lanes("lane", database.locks, self._work_off, at_once=LANES_AT_ONCE)
+        self._lanes = Lanes("lane", database.locks, self._work_off, at_once=LANES_AT_ONCE, rest=REST)
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
 
@@ -127,9 +128,9 @@ class Inbox:
         if not self._open:
             raise Closed("Callboard is starting or stopping.")
         kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        # PostgreSQL's text has no NUL; one such key must not fail the others in its commit.
-        clean = replace(delivery, key=delivery.key.replace("\0", ""), lane=delivery.lane.replace("\0", ""))
-        self._arriving.append((clean, outcome, kept))
+        if "\0" in delivery.key or "\0" in delivery.lane:  # PostgreSQL's text has none; one such key must not fail the others in its commit
+            delivery = replace(delivery, key=delivery.key.replace("\0", ""), lane=delivery.lane.replace("\0", ""))
+        self._arriving.append((delivery, outcome, kept))
         self._arrived.set()
         return await kept
 
@@ -361,7 +362,7 @@ async def _insert(connection: psycopg.AsyncConnection, rows: Sequence[tuple[Deli
         insert into delivery (key, lane, kind, payload, received, done, parked, reference, problem)
         select key, lane, kind, payload, received,
             case when done then now() end, case when reference is not null then now() end, reference, problem
-        from unnest(%s::text[], %s::text[], %s::text[], %s::bytea[], %s::timestamptz[], %s::boolean[], %s::text[], %s::text[])
+        from unnest(%b::text[], %b::text[], %b::text[], %b::bytea[], %b::timestamptz[], %b::boolean[], %b::text[], %b::text[])
             as sent (key, lane, kind, payload, received, done, reference, problem)
         on conflict (key) do nothing returning key
         """,

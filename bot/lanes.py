@@ -21,16 +21,21 @@ Work = Callable[[str], Awaitable[float | None]]
 
 
 class Lanes:
-    """Runs `work` for every name that is poked, at most `at_once` at a time. Nothing is remembered here: a lost poke must be harmless."""
+    """Runs `work` for every name that is poked, at most `at_once` at a time. Nothing is remembered here: a lost poke must be harmless.
 
-    def __init__(self, kind: str, locks: Locks, work: Work, *, at_once: int) -> None:
+    A lane that has just been worked on rests for `rest` seconds: what comes in a burst is then done together, and the first of it at once.
+    """
+
+    def __init__(self, kind: str, locks: Locks, work: Work, *, at_once: int, rest: float = 0.0) -> None:
         self._kind = kind
         self._locks = locks
         self._work = work
+        self._rest = rest
         self._slots = asyncio.Semaphore(at_once)
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._waiting: dict[str, asyncio.TimerHandle] = {}
+        self._resting: set[str] = set()
         self._open = False
 
     def open(self) -> None:
@@ -43,7 +48,7 @@ class Lanes:
             return
         if waiting := self._waiting.pop(name, None):
             waiting.cancel()
-        if name in self._busy:
+        if name in self._busy or name in self._resting:
             self._again.add(name)
             return
         self._busy[name] = task = asyncio.create_task(self._run(name), name=f"{self._kind} {name}")
@@ -89,9 +94,17 @@ class Lanes:
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         del self._busy[name]
-        again = name in self._again
-        self._again.discard(name)
         if not task.cancelled() and (error := task.exception()):
             log.error("%s %s was left for the sweep", self._kind, name, exc_info=error)
-        elif again:
+            self._again.discard(name)
+        if self._rest and self._open:
+            self._resting.add(name)
+            asyncio.get_running_loop().call_later(self._rest, self._rested, name)
+        else:
+            self._rested(name)
+
+    def _rested(self, name: str) -> None:
+        self._resting.discard(name)
+        if name in self._again:
+            self._again.discard(name)
             self.poke(name)
