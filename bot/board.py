@@ -225,7 +225,13 @@ class SlackBoard:
 
     # What handlers ask for
 
-    async def show(self, channel: str, subject: str, message: Message, *, under: str | None = None) -> None:
+    async def reading(self) -> int:
+        """The next number of the database's own count: replicas share it, and no clock can turn it back."""
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute("select nextval('reading')")).fetchone()
+        return int(row[0]) if row else 0
+
+    async def show(self, channel: str, subject: str, message: Message, *, under: str | None = None, reading: int = 0) -> None:
         """Keep the wish that the channel shows this message for the subject; the newest wins, an unchanged one costs no call."""
         now = self._now()
         wish = {"text": message.text, "blocks": list(message.blocks), "plain": list(message.plain)}
@@ -236,18 +242,24 @@ class SlackBoard:
                     select 1 where %(under)s::text is null
                         or exists (select from card where channel = %(channel)s and subject = %(under)s)
                 ), kept as (
-                    insert into card (channel, subject, under, message, due, touched)
-                    select %(channel)s, %(subject)s, %(under)s, %(message)s, %(now)s, %(now)s from parent
+                    insert into card (channel, subject, under, message, reading, due, touched)
+                    select %(channel)s, %(subject)s, %(under)s, %(message)s, %(reading)s, %(now)s, %(now)s from parent
                     on conflict (channel, subject) do update
-                    set message = excluded.message, wanted = card.wanted + 1, due = excluded.due, touched = excluded.touched, attempts = 0
-                    where card.message <> excluded.message
+                    set message = excluded.message, wanted = card.wanted + 1, due = excluded.due, touched = excluded.touched, attempts = 0,
+                        reading = excluded.reading
+                    where card.message <> excluded.message and card.reading <= excluded.reading
                     returning id
                 )
                 select (select count(*) from parent), (select id from kept)
                 """,
-                {"channel": channel, "subject": subject, "under": under, "message": Jsonb(wish), "now": now},
+                {"channel": channel, "subject": subject, "under": under, "message": Jsonb(wish), "now": now, "reading": reading},
             )
             row = await asked.fetchone()
+            if reading and row and row[1] is None:  # unchanged, and so now: what was read before this may not come after it
+                await connection.execute(
+                    "update card set reading = %s where channel = %s and subject = %s and reading < %s",
+                    (reading, channel, subject, reading),
+                )
         parents, kept = row or (0, None)
         if not parents:
             raise LookupError(f"{under!r} has not been shown in {channel}.")

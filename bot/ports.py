@@ -115,11 +115,16 @@ class File:
 class Board(Protocol):
     """One living message per channel and subject, updated in place, at the pace Slack allows."""
 
-    async def show(self, channel: str, subject: str, message: Message, *, under: str | None = None) -> None:
+    async def show(self, channel: str, subject: str, message: Message, *, under: str | None = None, reading: int = 0) -> None:
         """Make the channel show this message for the subject, in the thread of the subject `under` if given.
 
         Returns once the wish is kept; the newest wish wins, an unchanged one costs no call. `under` must have been shown before.
+        With `reading`, what was read earlier never replaces what was read later.
         """
+        ...
+
+    async def reading(self) -> int:
+        """A number to take before state is read: it grows, whichever replica asks and whatever its clock says."""
         ...
 
     async def attach(self, channel: str, subject: str, file: File, *, under: str) -> None:

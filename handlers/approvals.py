@@ -141,7 +141,7 @@ async def _decide(bot: Bot, submission: Submission, answer: Answer) -> Message:
         return await _refused(bot, decision, case)
     member = await bot.chat.member(submission.person)
     reply = await _answer(bot, member, case.approval, answer, reason)
-    await refresh(bot, await bot.pipelines.run(case.run.id))
+    await refresh(bot, case.run.id)
     return reply
 
 
@@ -207,5 +207,5 @@ async def _refused(bot: Bot, decision: Denied, case: _Case) -> Message:
     """Why not, and who may; where it is no longer open, the card that was clicked had missed that."""
     if case.approval.state is ApprovalState.PENDING and not case.run.state.finished:
         return refusal(decision, case.environment.approvers)
-    await refresh(bot, case.run)
+    await refresh(bot, case.run.id)
     return refusal(decision)

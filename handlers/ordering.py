@@ -84,8 +84,7 @@ async def start(bot: Bot, operation: Operation) -> Message:
         outcome = await once(bot, operation, find=find, do=do)
     except Uncertain as error:
         return note(f"{error} No run carries this request so far. If none appears within a minute, press Start again: that looks first.")
-    run = await bot.pipelines.run(outcome.value.id)
-    await refresh(bot, run)
+    run = await refresh(bot, outcome.value.id)
     return started_note(run, model, again=outcome.again)
 
 

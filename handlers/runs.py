@@ -28,7 +28,7 @@ LATELY = timedelta(hours=24)
 @router.on(RunMoved, StageMoved, JobMoved, ApprovalRequested, ApprovalCompleted)
 async def moved(bot: Bot, event: Event) -> None:
     """Something happened to a run: look, and show what is."""
-    await refresh(bot, await bot.pipelines.run(event.run_id))
+    await refresh(bot, event.run_id)
 
 
 @router.every("* * * * *")
@@ -42,7 +42,7 @@ async def sweep(bot: Bot) -> None:
         wanted |= dict.fromkeys(run.id for run in recent if run.id not in final or not run.state.finished)
     for run_id in wanted:
         try:
-            await refresh(bot, await bot.pipelines.run(run_id))
+            await refresh(bot, run_id)
         except Gone:
             log.warning("Run %s is gone; its card is left as it is.", run_id)
             await bot.store.watch(run_id, 0, final=True)
@@ -96,7 +96,7 @@ async def _retry(bot: Bot, run: Run, reference: StageAttempt, operation: Operati
         outcome = await once(bot, operation, find=find, do=do)
     except Uncertain as error:
         return note(f"{error} The stage stands as it was. Press Retry again: that looks first.")
-    await refresh(bot, outcome.value)
+    await refresh(bot, run.id)
     model = model_of(bot.team, run)
     if model is not None and card is not None and not outcome.again:
         await bot.board.show(model.channel, subject(run, "failure", reference.stage, reference.attempt), card, under=subject(run))

@@ -24,18 +24,21 @@ from bot.ports import Bot, File, Operation
 log = logging.getLogger(__name__)
 
 
-async def refresh(bot: Bot, run: Run) -> None:
-    """Show everything there is to show about the run; nothing for a pipeline that no model has."""
+async def refresh(bot: Bot, run_id: int) -> Run:
+    """Read the run, and show everything there is to show about it; nothing for a pipeline that no model has. Raises Gone."""
+    reading = await bot.board.reading()
+    run = await bot.pipelines.run(run_id)
     model = model_of(bot.team, run)
     if model is None:
-        return
+        return run
     asked = asker(run, await asked_in_slack(bot, run))
-    await bot.board.show(model.channel, subject(run), run_card(run, model, asked))
+    await bot.board.show(model.channel, subject(run), run_card(run, model, asked), reading=reading)
     await _show_comparison(bot, run, model)
     await _show_failures(bot, run, model)
     await _show_smoke_tests(bot, run, model)
-    await _show_approvals(bot, run, model)
+    await _show_approvals(bot, run, model, reading)
     await bot.store.watch(run.id, run.pipeline_id, final=run.state.finished)
+    return run
 
 
 def subject(run: Run, *parts: object) -> str:
@@ -148,7 +151,7 @@ async def _show_smoke_tests(bot: Bot, run: Run, model: Model) -> None:
         await drawn.now()
 
 
-async def _show_approvals(bot: Bot, run: Run, model: Model) -> None:
+async def _show_approvals(bot: Bot, run: Run, model: Model, reading: int) -> None:
     """The approvals of environments that are decided on in Slack, drawn once for each state they come to."""
     if not awaited(bot.team, run):
         return
@@ -161,7 +164,8 @@ async def _show_approvals(bot: Bot, run: Run, model: Model) -> None:
         if await drawn.before():
             continue
         asks = await question(bot, run, model, approval, environment)
-        await bot.board.show(model.channel, subject(run, "approval", approval.stage, approval.attempt), approval_card(asks))
+        about = subject(run, "approval", approval.stage, approval.attempt)
+        await bot.board.show(model.channel, about, approval_card(asks), reading=reading)
         if not asks.unknown:
             await drawn.now()
 

@@ -159,8 +159,13 @@ class FakeBoard:
     under: dict[tuple[str, str], str | None] = field(default_factory=dict)
     files: dict[tuple[str, str], File] = field(default_factory=dict)
     shows: int = 0
+    readings: int = 0
 
-    async def show(self, channel: str, subject: str, message: Message, *, under: str | None = None) -> None:
+    async def reading(self) -> int:
+        self.readings += 1
+        return self.readings
+
+    async def show(self, channel: str, subject: str, message: Message, *, under: str | None = None, reading: int = 0) -> None:
         if under is not None and (channel, under) not in self.shown:
             raise LookupError(f"{under!r} has not been shown in {channel}.")
         self.shows += 1

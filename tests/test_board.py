@@ -206,6 +206,27 @@ async def test_a_wish_is_posted_and_then_updated_in_place(scene: Scene) -> None:
     assert (CHANNEL, where) in scene.wall.messages
 
 
+async def test_what_was_read_earlier_never_replaces_what_was_read_later(scene: Scene) -> None:
+    async with scene.board() as board:
+        slow, quick = await board.reading(), await board.reading()
+        await board.show(CHANNEL, "run 480", message("running"), reading=quick)
+        await board.show(CHANNEL, "run 480", message("failed"), reading=slow)
+        await scene.done(board)
+
+    assert scene.wall.texts == ["running"]
+
+
+async def test_an_unchanged_wish_is_newer_all_the_same(scene: Scene) -> None:
+    async with scene.board() as board:
+        first, slow, last = await board.reading(), await board.reading(), await board.reading()
+        await board.show(CHANNEL, "run 480", message("running"), reading=first)
+        await board.show(CHANNEL, "run 480", message("running"), reading=last)
+        await board.show(CHANNEL, "run 480", message("failed"), reading=slow)
+        await scene.done(board)
+
+    assert scene.wall.texts == ["running"]
+
+
 async def test_an_unchanged_wish_costs_no_call(scene: Scene) -> None:
     async with scene.board() as board:
         await board.show(CHANNEL, "run 480", message("running"))

@@ -35,6 +35,7 @@ TABLES = (
     "create index delivery_waiting on delivery (lane, received, id) where done is null and parked is null",
     "create index delivery_done on delivery (done) where done is not null",
     "create index delivery_parked on delivery (parked) where parked is not null",
+    "create sequence reading",
     """
     create table card (
         id bigint generated always as identity primary key,
@@ -42,6 +43,7 @@ TABLES = (
         subject text not null,
         under text,
         message jsonb not null,
+        reading bigint not null default 0,
         wanted bigint not null default 1,
         shown bigint not null default 0,
         ts text,
