@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import logging
 import os
 import ssl
 import sys
@@ -410,7 +411,7 @@ class Story:
         async with self._clock.step("A merge to main starts CI by itself; its card names the committer"):
             known = {run["id"] for run in here.azure.runs()}
             settings = (here.world.root / "callboard.toml").read_text()
-            await here.azure.merge(ALAN, "Merged PR 12: Penalise ridge less", {"callboard.toml": improved(settings)})
+            await here.azure.merge(ALAN, "Penalise ridge less", {"callboard.toml": improved(settings)})
             run = await self._next_run(known)
             card = await self._channel.until("a card", lambda: self._channel.card(run), 30)
             must("Alan Turing" in words(card), f"the card names who merged: {words(card)}")
@@ -546,6 +547,7 @@ async def _slack_error(call: Awaitable[object]) -> str:
 async def story(folder: Path) -> int:
     """Play the story in this folder; returns the exit code."""
     clock = Clock()
+    logging.getLogger("sandbox.proxy").setLevel(logging.ERROR)  # the story provokes a refusal, and shows it
     print("Callboard's story, in the sandbox:", flush=True)
     try:
         async with town(folder) as here:
@@ -574,6 +576,7 @@ def processes(folder: Path) -> list[str]:
             where = str((entry / "cwd").readlink())
         except OSError:
             continue
-        if int(entry.name) != os.getpid() and (str(folder.resolve()) in line or where.startswith(str(folder.resolve()))):
+        ours = int(entry.name) in {os.getpid(), os.getppid()}
+        if not ours and (str(folder.resolve()) in line or where.startswith(str(folder.resolve()))):
             found.append(f"{entry.name} {line[:120]}")
     return found
