@@ -1,0 +1,83 @@
+"""An Azure that answers at once and never changes: what is measured is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from bot.core.approvals import Answer, Approval
+from bot.core.models import ModelVersion
+from bot.core.runs import Failure, Order, Run, Stage, State
+from sandbox.names import PIPELINE, PIPELINE_ID
+
+BEGAN = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+STAGES = ("prepare", "workspace", "train", "evaluate", "register", "image", "publish", "qa", "prod")
+
+
+class NullPipelines:
+    """`bot.ports.Pipelines`: every run trains."""
+
+    async def run(self, run_id: int) -> Run:
+        """The run, in the middle of its training."""
+        done = STAGES.index("train")
+        states = [State.SUCCEEDED] * done + [State.RUNNING] + [State.PENDING] * (len(STAGES) - done - 1)
+        return Run(
+            id=run_id,
+            number=f"20261123.{run_id}",
+            pipeline_id=PIPELINE_ID,
+            pipeline=PIPELINE,
+            state=State.RUNNING,
+            branch="refs/heads/main",
+            commit="3f6f1f0a2001c1e5b1a7a7f0f4f4d2c3b2a19180",
+            url=f"https://dev.azure.com/contoso/ml-delivery/_build/results?buildId={run_id}",
+            created=BEGAN,
+            started=BEGAN,
+            stages=tuple(Stage(name, name.capitalize(), state) for name, state in zip(STAGES, states, strict=True)),
+        )
+
+    async def recent(self, pipeline_id: int, since: datetime) -> tuple[Run, ...]:
+        """None."""
+        return ()
+
+    async def failure(self, run: Run) -> Failure | None:
+        """None."""
+        return None
+
+    async def artifact(self, run_id: int, name: str) -> Mapping[str, bytes]:
+        """Not there yet."""
+        return {}
+
+    async def approvals(self, run: Run) -> tuple[Approval, ...]:
+        """None."""
+        return ()
+
+    async def pending_approvals(self) -> tuple[Approval, ...]:
+        """None."""
+        return ()
+
+    async def start(self, order: Order) -> Run:
+        """A run."""
+        return await self.run(1)
+
+    async def started(self, pipeline_id: int, token: str, since: datetime) -> Run | None:
+        """None."""
+        return None
+
+    async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
+        """The approval as it was."""
+        return approval
+
+    async def retry(self, run_id: int, stage: str) -> None:
+        """Nothing."""
+
+
+class NullModels:
+    """`bot.ports.Models`: nothing is registered."""
+
+    async def versions(self, model: str) -> tuple[ModelVersion, ...]:
+        """None."""
+        return ()
+
+    async def metrics(self, run_id: str) -> Mapping[str, float]:
+        """None."""
+        return {}
