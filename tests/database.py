@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from bot.database import ended_with_us
 from bot.migrations import migrate
 
 
@@ -62,7 +63,8 @@ def cluster() -> Iterator[Cluster]:
         settings.write("\nfsync = off\nfull_page_writes = off\nsynchronous_commit = off\n")
     try:
         server.start()
-        yield Cluster(server.get_uri())
+        with ended_with_us(server.get_pid()):
+            yield Cluster(server.get_uri())
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
