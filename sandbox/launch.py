@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
 
+from sandbox import processes
 from sandbox.names import BOT
 from sandbox.slack.server import Slack
 from sandbox.world import World
@@ -19,13 +18,6 @@ from sandbox.world import World
 
 class NotReadyError(Exception):
     """The bot did not come up; the message has the end of its log."""
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class BotProcess:
@@ -74,18 +66,8 @@ class BotProcess:
 
     async def start(self, seconds: float = 60) -> None:
         """Start the bot and return once it says that it is ready. Raises NotReadyError."""
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "bot",
-                cwd=self._world.root,
-                env=self.environment(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        command = [sys.executable, "-m", "bot"]
+        self._process = await processes.start(command, folder=self._world.root, environment=self.environment(), output=self.log)
         async with asyncio.timeout(seconds), aiohttp.ClientSession() as session:
             try:
                 while not await self._ready(session):
@@ -115,25 +97,17 @@ class BotProcess:
 
     async def stop(self, seconds: float = 20) -> int | None:
         """Ask the bot to end, and make it after `seconds`; returns its exit code."""
-        if self._process is None:
+        process, self._process = self._process, None
+        if process is None:
             return None
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            code = await asyncio.wait_for(self._process.wait(), seconds)
-        except TimeoutError:
-            await self.kill()
-            return -signal.SIGKILL
-        self._process = None
-        return code
+        await processes.end(process, seconds)
+        return process.returncode
 
     async def kill(self) -> None:
         """SIGKILL, as a machine that goes away."""
-        if self._process is None:
-            return
-        self._process.kill()
-        await self._process.wait()
-        self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            await processes.kill(process)
 
     async def _ready(self, session: aiohttp.ClientSession) -> bool:
         try:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sandbox.azure_devops.server import AzureDevOps
 from sandbox.azure_ml.server import AzureML
-from sandbox.launch import BotProcess, free_port
+from sandbox.launch import BotProcess
+from sandbox.processes import free_port
 from sandbox.slack.server import Slack
 from sandbox.world import World
 

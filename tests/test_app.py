@@ -33,8 +33,8 @@ from bot.ports import Bot, Whisper
 from bot.routing import Click, Request, Router, Submission, Usage
 from bot.settings import EnvironmentVariables, Settings, Workspace
 from bot.slack import TIMEOUT
-from sandbox.launch import free_port
 from sandbox.names import ADA
+from sandbox.processes import free_port
 from sandbox.slack.delivery import sign
 from sandbox.slack.person import Person
 from sandbox.slack.server import Slack

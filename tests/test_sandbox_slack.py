@@ -21,8 +21,8 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.signature import SignatureVerifier
 from slack_sdk.web.async_client import AsyncWebClient
 
-from sandbox.launch import free_port
 from sandbox.names import ADA, ALAN, BOT, CHANNEL, GRACE, GROUPS, GUEST, PEOPLE
+from sandbox.processes import free_port
 from sandbox.slack.delivery import sign
 from sandbox.slack.manifest import FILE
 from sandbox.slack.person import HOME, Person

@@ -14,8 +14,8 @@ from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-from sandbox.launch import free_port
 from sandbox.names import ADA, BOT, CHANNEL, GRACE
+from sandbox.processes import free_port
 from sandbox.slack.server import Slack
 from sandbox.world import World
 from tests.browser import browsing

@@ -10,23 +10,20 @@ import codecs
 import os
 import platform
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
+from sandbox import processes
 from sandbox.azure_devops import commands, tasks
 from sandbox.azure_devops.expressions import Scope, evaluate, expand_macros, resolve, truth
 from sandbox.azure_devops.plan import PlanJob, PlanStep, Result
 from sandbox.azure_devops.tasks import ArtifactKind, TaskFailed
 
 _AGENT = "Callboard sandbox 1"
-_GRACE = 5.0  # seconds between asking a process to end and killing it
 _LAST_WORDS = 2.0  # seconds to go on reading when a process has ended and a child of it holds its output open
 _AFTER_CANCEL = 300.0  # seconds that `always()` steps of a canceled job get (cancelTimeoutInMinutes: 5)
 _LONGEST_LINE = 1 << 20
@@ -193,7 +190,7 @@ async def _cancel(task: asyncio.Future[Any]) -> None:
 
 
 class _Desk:
-    """What the steps of one job share: variables, outputs, process groups, and how it goes so far."""
+    """What the steps of one job share: variables, outputs, processes, and how it goes so far."""
 
     def __init__(self, job: PlanJob, space: Space, watch: Watch) -> None:
         self.job = job
@@ -203,7 +200,7 @@ class _Desk:
         self.timed_out = False
         self.outputs: dict[str, str] = {}
         self.path = [str(Path(sys.executable).parent)]
-        self.groups: list[int] = []
+        self.processes: list[asyncio.subprocess.Process] = []
         self.secret_names = {name.casefold() for name in space.secrets}
         self.masked: set[str] = {value for name, value in space.scope.variables.items() if name.casefold() in self.secret_names}
         self.variables = self._first_variables()
@@ -238,9 +235,8 @@ class _Desk:
 
     def clean_up(self) -> None:
         """End what the steps left running."""
-        for group in self.groups:
-            with suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+        for process in self.processes:
+            processes.clear(process)
 
     def _first_variables(self) -> dict[str, str]:
         folder = self.space.folder.resolve()
@@ -361,10 +357,8 @@ class _Work:
         output, theirs = await _pipe()
         try:
             with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, start_new_session=True
-                )
-            self.desk.groups.append(process.pid)
+                process = await processes.start(command, folder=folder, environment=environment, output=theirs)
+            self.desk.processes.append(process)
             return await self._attend(process, output.reader)
         finally:
             output.transport.close()
@@ -381,7 +375,7 @@ class _Work:
             return code
         finally:
             if process.returncode is None:
-                await asyncio.shield(_end(process))
+                await asyncio.shield(processes.end(process))
             await _cancel(listening)
 
     async def _listen(self, output: asyncio.StreamReader) -> None:
@@ -506,13 +500,3 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
             rest = ""
     if rest:
         yield rest
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask the process and its children to end, then make them."""
-    for wish in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, wish)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _GRACE)
-            return

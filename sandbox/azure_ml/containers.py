@@ -14,8 +14,9 @@ from aiohttp import web
 from sandbox import names
 from sandbox.azure_ml import arm
 from sandbox.azure_ml.oci import Image, Layout
-from sandbox.azure_ml.processes import Container, Phase, free_port
 from sandbox.azure_ml.registry import LOGIN_SERVER, Inaccessible, Registry
+from sandbox.azure_ml.serving import Container, Phase
+from sandbox.processes import free_port
 from sandbox.world import World
 
 PROVIDER = "Microsoft.ContainerInstance"

@@ -20,9 +20,10 @@ from aiohttp import web
 from sandbox import names
 from sandbox.azure_ml import arm
 from sandbox.azure_ml.assets import Assets
-from sandbox.azure_ml.processes import Container, Phase, free_port
 from sandbox.azure_ml.registry import Inaccessible, Registry
+from sandbox.azure_ml.serving import Container, Phase
 from sandbox.azure_ml.workspace import Workspaces
+from sandbox.processes import free_port
 from sandbox.world import World
 
 PROVIDER = "Microsoft.MachineLearningServices"

@@ -9,15 +9,14 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from sandbox import names
-from sandbox.azure_ml import arm, processes
+from sandbox import names, processes
+from sandbox.azure_ml import arm
 from sandbox.azure_ml.assets import Assets
 from sandbox.azure_ml.blobs import Storage
 from sandbox.azure_ml.mlflow import Tracking
@@ -231,7 +230,7 @@ class Jobs:
         line = _EXPRESSION.sub(lambda found: values[f"{found['table']}.{found['name']}"], properties["command"])
         own = {key: str(value) for key, value in (properties.get("environmentVariables") or {}).items()}
         preempt = self._world.faults.take("aml.preempt")
-        process = await processes.start(["/bin/bash", "-c", line], folder=folder, environment=environment | own, log=self._log(name))
+        process = await processes.start(["/bin/bash", "-c", line], folder=folder, environment=environment | own, output=self._log(name))
         self._processes[name] = process
         self._set(name, "Running", startTimeUtc=arm.now())
         killer = asyncio.create_task(self._preempt(name, process, preempt)) if preempt is not None else None
@@ -260,8 +259,7 @@ class Jobs:
         while not self.text(name):  # noqa: ASYNC110 a file that another process writes raises no event
             await asyncio.sleep(0.05)
         await asyncio.sleep(float(detail.get("after", 0.5)))
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        await processes.kill(process)
 
     def _environment(self, name: str, workspace: str, experiment: str) -> dict[str, str]:
         """What a job on Azure's computes finds in its environment, besides its node's own."""

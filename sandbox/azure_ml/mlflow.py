@@ -14,7 +14,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from sandbox.azure_ml import arm, processes
+from sandbox import processes
+from sandbox.azure_ml import arm
 from sandbox.world import World
 
 _START = 120  # seconds that a cold first start may take
@@ -132,7 +133,7 @@ class Tracking:
         command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "mlflow.server.fastapi_app:app"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
         log = self._folder / "server.log"
-        self._process = await processes.start(command, folder=self._folder, environment=self._environment(), log=log)
+        self._process = await processes.start(command, folder=self._folder, environment=self._environment(), output=log)
         deadline = time.monotonic() + _START
         assert self._session is not None
         while self._process.returncode is None and time.monotonic() < deadline:

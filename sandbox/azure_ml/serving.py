@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import os
-import secrets
 import shutil
-import signal
-import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
 import aiohttp
 
+from sandbox import processes
 from sandbox.azure_ml import arm
 from sandbox.azure_ml.oci import Image, Layout
-
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Phase(StrEnum):
@@ -41,47 +33,6 @@ class Status:
     since: str
     restarts: int = 0
     code: int | None = None
-
-
-def free_port(preferred: int = 0) -> int:
-    """A loopback port nobody listens on: the preferred one if possible.
-
-    It lies below the range that the system hands out by itself, so that nothing takes it while the process still starts.
-    """
-    for port in (preferred, *(20000 + secrets.randbelow(12000) for _ in range(50))):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                if port:
-                    probe.bind(("127.0.0.1", port))
-                    return port
-    raise OSError("no free port on loopback")
-
-
-async def start(command: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
-    """Start a process in a group of its own; what it prints is appended to the log. It dies with this process."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return await asyncio.create_subprocess_exec(
-            *command,
-            cwd=folder,
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=_die_with_the_parent if _LIBC else None,
-        )
-
-
-async def end(process: asyncio.subprocess.Process, seconds: float = 5) -> None:
-    """End the process's whole group: SIGTERM, and SIGKILL where that is not heard in time."""
-    for wish in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, wish)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), seconds)
-            return
 
 
 class Container:
@@ -114,7 +65,7 @@ class Container:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
         if self._process:
-            await end(self._process)
+            await processes.end(self._process)
             self.status = Status(Phase.TERMINATED, arm.now(), self.status.restarts, self._process.returncode)
             self._process = None
 
@@ -136,8 +87,8 @@ class Container:
         pause = 1.0
         while True:
             try:
-                process = await start(
-                    self._command(), folder=self._inside(self._image.folder), environment=self._environment(), log=self.log
+                process = await processes.start(
+                    self._command(), folder=self._inside(self._image.folder), environment=self._environment(), output=self.log
                 )
             except OSError as problem:  # as runc: the command is not in the image
                 self._note(f"exec: {self._image.command[:1]}: {problem.strerror}\n")
@@ -146,7 +97,7 @@ class Container:
                 self._process = process
                 self.status = Status(Phase.RUNNING, arm.now(), self.status.restarts, self.status.code)
                 code = await process.wait()
-                await end(process)  # whatever it left behind in its group
+                processes.clear(process)
                 self.status = Status(Phase.TERMINATED, arm.now(), self.status.restarts, code)
             if not self._always:
                 return
@@ -176,8 +127,3 @@ class Container:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a", encoding="utf-8") as log:
             log.write(line)
-
-
-def _die_with_the_parent() -> None:
-    assert _LIBC is not None
-    _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
