@@ -64,7 +64,7 @@ def said(reply: Reply) -> str:
 
 
 async def test_what_waits_is_listed(world: Everything) -> None:
-    assert said(await approve(world.bot, asking())) == "1 waiting for approval: diabetes to prod (run 480)."
+    assert said(await approve(world.bot, asking())) == "1 waiting for approval: diabetes to Prod (run 480)."
 
 
 async def test_what_waits_elsewhere_is_named_and_not_shown(world: Everything) -> None:
@@ -87,7 +87,7 @@ async def test_what_is_not_decided_on_here_is_not_listed(world: Everything) -> N
 async def test_one_run_is_shown_with_its_facts_and_buttons(world: Everything, word: str) -> None:
     reply = await approve(world.bot, asking(word))
 
-    assert said(reply).startswith("🚦 Approval needed: diabetes version 4 to prod")
+    assert said(reply).startswith("🚦 Approval needed: diabetes version 4 to Prod")
     assert isinstance(reply, Message)
     assert CLICK.value in str(reply.blocks)
 
@@ -172,8 +172,8 @@ async def test_an_approver_approves_and_it_is_on_record(world: Everything) -> No
     assert world.pipelines.decisions == [(PENDING.id, Answer.APPROVE, "Fits the plan\ndecided in Slack by Grace Hopper (U0GRACE01)")]
     assert world.store.audit == [(GRACE.id, "approved", PENDING.id, Allowed())]
     card = world.board.shown[CARD]
-    assert card.text == "✅ Approved by <@U0GRACE01>: diabetes version 4 to prod, run 20261123.1. Reason: “Fits the plan”"
-    assert "Recorded in Azure DevOps as Callboard, decided in Slack by <@U0GRACE01>" in str(card.blocks)
+    assert card.text == "✅ Approved by <@U0GRACE01>: diabetes version 4 for Prod, run 20261123.1. Reason: “Fits the plan”"
+    assert "Decided in Slack, recorded there as Callboard" in str(card.blocks)
     assert not [block for block in card.blocks if block["type"] == "actions"]
 
 
@@ -281,7 +281,7 @@ async def test_a_decision_in_azure_devops_shows_in_slack(world: Everything) -> N
 
     await moved(world.bot, ApprovalCompleted(480, PENDING.id))
 
-    assert "Approved by Grace Hopper: diabetes version 4 to prod" in world.board.shown[CARD].text
+    assert "Approved by Grace Hopper: diabetes version 4 for Prod" in world.board.shown[CARD].text
     assert "Recorded in Azure DevOps as" not in str(world.board.shown[CARD].blocks)
 
 

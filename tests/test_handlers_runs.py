@@ -238,7 +238,7 @@ async def test_prod_is_asked_for_in_the_channel(world: World) -> None:
     await moved(world.bot, ApprovalRequested(480, PENDING.id))
 
     card = world.board.shown[CHANNEL, "run/480/approval/prod/1"]
-    assert card.text.startswith("🚦 Approval needed: diabetes version 4 to prod")
+    assert card.text.startswith("🚦 Approval needed: diabetes version 4 to Prod")
     assert world.board.under[CHANNEL, "run/480/approval/prod/1"] is None
     assert "Verdict PASS" in card.text
 
@@ -290,13 +290,13 @@ async def test_a_hand_off_that_cannot_be_read_is_missing_in_the_question(world: 
 
     await moved(world.bot, RunMoved(480))
 
-    assert "no evaluation was handed on" in str(world.board.shown[CHANNEL, "run/480/approval/prod/1"])
+    assert "No evaluation was handed on" in str(world.board.shown[CHANNEL, "run/480/approval/prod/1"])
 
 
 async def test_without_a_hand_off_the_question_says_so(world: World) -> None:
     world.pipelines.waiting[480] = (PENDING,)
 
-    assert "no evaluation was handed on" in await text(world, WAITING, "run/480/approval/prod/1")
+    assert "No evaluation was handed on" in await text(world, WAITING, "run/480/approval/prod/1")
 
 
 # Retry

@@ -65,7 +65,7 @@ TOO_MUCH: dict[str, Block] = {
     "section without anything": {"type": "section"},
     "fields": facts(*((str(number), LONG) for number in range(20))),
     "context": context(*([LONG] * 20)),
-    "context without anything": context(),
+    "context without anything": {"type": "context", "elements": []},
     "actions without anything": actions("a"),
     "buttons": actions("a", *(button(str(number), LONG, "v") for number in range(40))),
     "button value": actions("a", button("b", "B", "v" * 3000)),

@@ -56,7 +56,7 @@ def test_the_fallback_text_stands_alone() -> None:
 def test_a_first_model_has_no_champion_beside_it() -> None:
     card = comparison_card(replace(COMPARISON, champion=None, rows=0), SUCCEEDED)
 
-    assert [cell["text"] for cell in table(card)["rows"][0]] == ["Metric", "ridge", "forest"]
+    assert [cell["text"] for cell in table(card)["rows"][0]] == ["Metric", "✅ ridge", "forest"]
     assert card.text.endswith("at least 0.5 % is asked.")
 
 
@@ -65,9 +65,9 @@ def test_a_champion_that_could_not_be_scored_is_a_dash() -> None:
 
     card = comparison_card(unscored, SUCCEEDED)
 
-    assert [cell["text"] for cell in table(card)["rows"][0]] == ["Metric", "Champion", "ridge", "forest", "Change"]
+    assert [cell["text"] for cell in table(card)["rows"][0]] == ["Metric", "Champion", "ridge", "Change", "forest"]
     assert table(card)["rows"][1][1]["text"] == "–"
-    assert table(card)["rows"][1][-1]["text"] == "–"
+    assert table(card)["rows"][1][3]["text"] == "–"
 
 
 def test_without_candidates_the_champion_stands_alone() -> None:
@@ -90,7 +90,7 @@ def test_the_best_candidates_are_shown_and_the_rest_counted() -> None:
 
     head = [cell["text"] for cell in table(card)["rows"][0]]
     assert len(head) == 19
-    assert head[2:4] == ["ridge", "m0"]
+    assert head[2:5] == ["✅ ridge", "Change", "m0"]
     assert "5 more candidates" in str(card.blocks[-1])
 
 

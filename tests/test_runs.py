@@ -45,7 +45,7 @@ from tests.examples import (
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(-3, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (245, "4 min 05 s"), (3720, "1 h 02 min")]
+    ("seconds", "words"), [(-3, "under 1 s"), (0.4, "under 1 s"), (59.4, "59 s"), (60, "1 min 00 s"), (245, "4 min 05 s"), (3720, "1 h 02 min")]
 )
 def test_a_length_of_time_is_said_as_people_say_it(seconds: float, words: str) -> None:
     assert duration(seconds) == words

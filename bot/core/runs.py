@@ -135,8 +135,10 @@ class Order:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it: `40 s`, `3 min 05 s`, `1 h 02 min`."""
-    whole = max(0, round(seconds))
+    """A length of time as people say it: `under 1 s`, `40 s`, `3 min 05 s`, `1 h 02 min`."""
+    whole = round(seconds)
+    if whole < 1:
+        return "under 1 s"
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

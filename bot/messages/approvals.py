@@ -27,6 +27,7 @@ from bot.messages.kit import (
     link,
     link_buttons,
     mention,
+    place,
     plain_text,
     section,
     short,
@@ -80,36 +81,31 @@ class Question:
 
 def approval_card(question: Question) -> Message:
     """What is to be deployed and what speaks for it; buttons while it is open, who decided, when and why afterwards."""
-    what, where = _what(question), question.environment.name
+    what, where = _what(question), place(question.environment.name)
     mark, word = _outcome(question)
-    title = f"{mark} Deploy {what} to {where}?" if question.open else f"{mark} {word}: {what} to {where}"
-    return fit(
-        Message(
-            _fallback(question, what),
-            blocks=[header(title), *facts_of(question), *(_ask(question) if question.open else _answer(question))],
-        )
-    )
+    if question.open:
+        blocks = [header(f"{mark} Deploy {what} to {where}?"), *facts_of(question), *_ask(question)]
+    else:
+        blocks = [header(f"{mark} {word}: {what} for {where}"), *_answer(question), *facts_of(question), _record(question)]
+    return fit(Message(_fallback(question, what), blocks=blocks))
 
 
 def facts_of(question: Question) -> list[Block]:
-    """The facts that a decision needs; the same in the channel and in the modal."""
+    """The verdict and what led to it, then what would be deployed; the same in the channel and in the modal."""
     run, delivery = question.run, question.delivery
     comparison, version, image = delivery.comparison, delivery.version, delivery.image
-    blocks = [
+    algorithm = f", {code(short(version.algorithm, 60))}" if version and version.algorithm else ""
+    return [
+        section("\n".join(_verdict(question, comparison))),
         facts(
-            ("Model", code(_what(question))),
+            ("Model", f"{code(_what(question))}{algorithm}"),
             _before(question),
             ("Image", code(image.digest[:19]) if image else "not known"),
+            ("QA smoke test", _smoke(delivery)),
             ("Commit", commit_link(run)),
             ("Asked for by", asked(question.asker)),
-            ("Verdict", _verdict(comparison)),
-            ("QA smoke test", _smoke(delivery)),
-            ("Algorithm", code(short(version.algorithm, 60)) if version and version.algorithm else ""),
-        )
+        ),
     ]
-    if comparison is not None:
-        blocks.append(section("\n".join([f"*{escape(short(comparison.rule, 500))}*", *_changes(question, comparison)])))
-    return blocks
 
 
 def approve_form(question: Question) -> Modal:
@@ -131,12 +127,12 @@ def pending_list(questions: list[Question], elsewhere: tuple[str, ...] = ()) -> 
     for question in questions[:15]:
         blocks += [
             section(
-                f"🚦 *{escape(_what(question))}* to *{escape(question.environment.name)}*, "
+                f"🚦 *{escape(_what(question))}* to *{escape(place(question.environment.name))}*, "
                 f"{link(question.run.url, f'run {question.run.number}')}, asked for by {asked(question.asker)}"
             ),
             _buttons(question),
         ]
-    what = "; ".join(f"{escape(_what(one))} to {escape(one.environment.name)} (run {one.run.id})" for one in questions[:15])
+    what = "; ".join(f"{escape(_what(one))} to {escape(place(one.environment.name))} (run {one.run.id})" for one in questions[:15])
     return fit(Message(f"{len(questions)} waiting for approval: {what}.", blocks=[*blocks, *more]))
 
 
@@ -151,12 +147,13 @@ def reason_errors(values: dict[str, str]) -> dict[str, str]:
 
 
 def _form(question: Question, answer: Answer, title: str, ask: str) -> Modal:
-    where = question.environment.name
+    where, image = place(question.environment.name), question.delivery.image
     return fit(
         Modal(
             title=f"{title} for {where}" if len(title) + len(where) <= 19 else title,
             blocks=[
                 *facts_of(question),
+                *([context(f"Image {code(image.digest)}")] if image else []),
                 {
                     "type": "input",
                     "block_id": "reason",
@@ -191,7 +188,7 @@ def _outcome(question: Question) -> tuple[str, str]:
 
 
 def _fallback(question: Question, what: str) -> str:
-    run, where = question.run, escape(question.environment.name)
+    run, where = question.run, escape(place(question.environment.name))
     who = escape(asked_plainly(question.asker))
     if question.open:
         verdict = question.delivery.comparison
@@ -199,7 +196,7 @@ def _fallback(question: Question, what: str) -> str:
         return f"🚦 Approval needed: {escape(what)} to {where}, run {escape(run.number)}, asked for by {who}.{said}"
     mark, word = _outcome(question)
     by, reason = _who(question), _reason(question)
-    return f"{mark} {word}{by}: {escape(what)} to {where}, run {escape(run.number)}.{reason and f' Reason: {reason}'}"
+    return f"{mark} {word}{by}: {escape(what)} for {where}, run {escape(run.number)}.{reason and f' Reason: {reason}'}"
 
 
 def _ask(question: Question) -> list[Block]:
@@ -208,9 +205,8 @@ def _ask(question: Question) -> list[Block]:
     return [
         _buttons(question),
         context(
-            f"May decide: {these(question.environment.approvers)}, and not whoever asked for the run.",
-            f"_{escape(short(instructions, 300))}_" if instructions else "",
-            "Recorded in Azure DevOps under this app's identity, with your name in the comment.",
+            f"May decide: {these(question.environment.approvers)}, but not whoever asked for the run. "
+            f"{escape(short(instructions, 300))}\nRecorded in Azure DevOps under this app's identity, with your name in the comment."
         ),
     ]
 
@@ -226,15 +222,20 @@ def _buttons(question: Question) -> Block:
 
 
 def _answer(question: Question) -> list[Block]:
-    """Who decided, when and why; nothing to press."""
-    mark, word = _outcome(question)
-    step, decided, reason = question.approval.decided, question.decided, _reason(question)
-    at = f" on {when(step.at)}" if step is not None and step.at else ""
-    lines = [f"{mark} *{word}*{_who(question)}{at}{reason and f': {reason}'}"]
-    if decided is not None and step is not None and step.actual is not None:
-        name = escape(short(step.actual.name, 100))
-        lines.append(f"_Recorded in Azure DevOps as {name}, decided in Slack by {mention(decided.by)}._")
-    return [section("\n".join(lines)), context(link(question.run.url, f"Run {question.run.number}"))]
+    """Who decided, when and why; nothing where nobody did."""
+    step, reason = question.approval.decided, _reason(question)
+    at = f", {when(step.at)}" if step is not None and step.at else ""
+    said = f"{_who(question)}{at}{reason and f': {reason}'}"
+    return [section(f"*{_outcome(question)[1]}*{said}")] if said else []
+
+
+def _record(question: Question) -> Block:
+    """Where it is on record, and under whose name."""
+    step = question.approval.decided
+    run = link(question.run.url, f"Run {question.run.number} in Azure DevOps")
+    if question.decided is None or step is None or step.actual is None:
+        return context(run)
+    return context(run, f"Decided in Slack, recorded there as {escape(short(step.actual.name, 100))}")
 
 
 def _who(question: Question) -> str:
@@ -263,11 +264,11 @@ def _before(question: Question) -> tuple[str, str]:
     return "Prod serves now", code(f"version {short(question.serving.version, 40)}") if question.serving else "nothing yet"
 
 
-def _verdict(comparison: Comparison | None) -> str:
+def _verdict(question: Question, comparison: Comparison | None) -> list[str]:
     if comparison is None:
-        return "⚠️ no evaluation was handed on"
+        return ["⚠️ *No evaluation was handed on.*"]
     mark, word = VERDICTS[comparison.verdict]
-    return f"{mark} *{word}*"
+    return [f"{mark} *{word}: {escape(short(comparison.rule, 500))}*", *_changes(question, comparison)]
 
 
 def _smoke(delivery: Delivery) -> str:
@@ -275,7 +276,7 @@ def _smoke(delivery: Delivery) -> str:
     if smoke is None:
         return "⚠️ none was handed on"
     if delivery.image is not None and smoke.digest not in {"", delivery.image.digest}:
-        return f"⚠️ of another image: {code(short(smoke.digest, 19))}"
+        return f"⚠️ of another image: {code(short(smoke.digest, 20))}"
     return f"{'✅' if smoke.passed else '❌'} {smoke_words(smoke)}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from bot.core.models import (
     Change,
@@ -21,8 +21,10 @@ from bot.core.models import (
 )
 from bot.core.redaction import redact
 from bot.core.runs import Run
-from bot.messages.kit import Block, Message, code, context, escape, header, inline, link, preformatted, rich, section, short
+from bot.messages.kit import Block, Message, code, context, escape, header, inline, link, place, preformatted, rich, section, short
 from bot.messages.limits import fit
+
+T = TypeVar("T")
 
 MOST = 16  # candidates in a table of at most 20 columns
 MARKS = {Turn.BETTER: ("white_check_mark", "✅"), Turn.WORSE: ("small_red_triangle_down", "🔻"), Turn.SAME: ("heavy_minus_sign", "➖")}
@@ -65,17 +67,17 @@ def unreadable_card(sentence: str, run: Run) -> Message:
 def smoke_card(model: str, smoke: SmokeTest, run: Run) -> Message:
     """What the endpoint of an environment answered after it was deployed."""
     verdict = "answers as the model does" if smoke.passed else "failed its smoke test"
-    text = f"{'✅' if smoke.passed else '❌'} {escape(short(smoke.environment, 60).upper())} ({escape(short(model, 100))}) {verdict}."
-    detail = [escape(short(redact(smoke.detail), 500))] if smoke.detail else []
+    text = f"{'✅' if smoke.passed else '❌'} {escape(place(short(smoke.environment, 60)))} ({escape(short(model, 100))}) {verdict}."
+    detail = escape(short(redact(smoke.detail), 500)) or smoke_words(smoke)
     return fit(
         Message(
             text,
             blocks=[
-                section("\n".join([f"*{text}*", smoke_words(smoke), *detail])),
+                section(f"*{text}*\n{detail}"),
                 context(
-                    link(smoke.endpoint, f"Endpoint on {smoke.target}"),
-                    f"Image {code(short(smoke.digest, 19))}" if smoke.digest else "",
-                    link(run.url, f"Run {run.number}"),
+                    link(smoke.endpoint, f"Endpoint on {smoke.target.upper()}"),
+                    f"Image {code(smoke.digest[:19])}" if smoke.digest else "",
+                    link(run.url, f"Run {run.number} in Azure DevOps"),
                 ),
             ],
         )
@@ -133,7 +135,7 @@ def _small_print(comparison: Comparison, candidates: tuple[Contender, ...]) -> l
 
 
 def _table(comparison: Comparison, candidates: tuple[Contender, ...], table: tuple[Row, ...]) -> Block:
-    """The native table: metric, champion, candidates from the best on, and the best one's change against the champion."""
+    """The native table: metric, champion, the best candidate and its change against the champion, then the other candidates."""
     titles = _titles(comparison, candidates)
     width = len(titles)
     lines: list[list[Block]] = [[_text(title) for title in titles]]
@@ -141,11 +143,11 @@ def _table(comparison: Comparison, candidates: tuple[Contender, ...], table: tup
         cells: list[Block] = [_text(row.metric.label)]
         if comparison.champion is not None:
             cells.append(_number(row.metric, row.champion, bold=comparison.verdict is Verdict.KEPT))
-        for candidate, value in zip(candidates, row.candidates, strict=True):
-            cells.append(_number(row.metric, value, bold=candidate.name == comparison.winner))
-        if comparison.champion is not None and candidates:
-            cells.append(_change(row.metric, row.change))
-        lines.append(cells)
+        values = [
+            _number(row.metric, value, bold=candidate.name == comparison.winner)
+            for candidate, value in zip(candidates, row.candidates, strict=True)
+        ]
+        lines.append([*cells, *_with_change(comparison, values, _change(row.metric, row.change))])
     return {"type": "table", "column_settings": [{"is_wrapped": True}, *({"align": "right"} for _ in range(width - 1))], "rows": lines}
 
 
@@ -154,10 +156,13 @@ def _titles(comparison: Comparison, candidates: tuple[Contender, ...]) -> list[s
     titles = ["Metric"]
     if champion is not None:
         titles.append(short(f"Champion v{champion.version}" if champion.version else "Champion", 40))
-    titles += [short(candidate.name, 40) or "–" for candidate in candidates]
-    if champion is not None and candidates:
-        titles.append("Change")
-    return titles
+    names = [f"{'✅ ' if candidate.name == comparison.winner else ''}{short(candidate.name, 40) or '–'}" for candidate in candidates]
+    return [*titles, *_with_change(comparison, names, "Change")]
+
+
+def _with_change(comparison: Comparison, candidates: list[T], change: T) -> list[T]:
+    """The candidates' cells with the change beside the best one, where no narrow screen cuts it off; without a champion there is none."""
+    return [*candidates[:1], change, *candidates[1:]] if comparison.champion is not None and candidates else candidates
 
 
 def _text(text: str) -> Block:
@@ -186,10 +191,8 @@ def _aligned(comparison: Comparison, candidates: tuple[Contender, ...], table: t
         cells = [short(row.metric.label, 40)]
         if comparison.champion is not None:
             cells.append(shown(row.metric, row.champion))
-        cells += [shown(row.metric, value) for value in row.candidates]
-        if comparison.champion is not None and candidates:
-            cells.append(f"{signed(row.metric, row.change)} {row.change.turn.value}" if row.change else "–")
-        lines.append(cells)
+        change = f"{signed(row.metric, row.change)} {row.change.turn.value}" if row.change else "–"
+        lines.append([*cells, *_with_change(comparison, [shown(row.metric, value) for value in row.candidates], change)])
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return [
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]).rstrip()

@@ -83,6 +83,11 @@ def mention(user: str) -> str:
     return f"<@{user}>" if USER.fullmatch(user) else escape(user)
 
 
+def place(environment: str) -> str:
+    """An environment as people say it: QA, Prod."""
+    return environment.upper() if len(environment) <= 3 else f"{environment[:1].upper()}{environment[1:]}"
+
+
 def channel_link(channel: str) -> str:
     """A channel of the workspace."""
     return f"<#{channel}>" if CHANNEL.fullmatch(channel) else escape(channel)
@@ -190,8 +195,8 @@ def facts(*pairs: tuple[str, str]) -> Block:
 
 
 def context(*texts: str) -> Block:
-    """Small print in mrkdwn."""
-    return {"type": "context", "elements": [mrkdwn(text) for text in texts if text]}
+    """Small print in mrkdwn, on one line as long as it fits."""
+    return {"type": "context", "elements": [mrkdwn("  ·  ".join(text for text in texts if text))]}
 
 
 def actions(id: str, *elements: Block) -> Block:

@@ -102,15 +102,18 @@ def status_card(standings: Sequence[Standing]) -> Message:
 
 def help_card(commands: Iterable[tuple[str, str, str]], prefix: str, short_names: Collection[str] = ()) -> Message:
     """Every command: its name, its usage, what it does. Those with a short name can be given without the prefix."""
-    known = [(_spelled(name, usage, prefix, short_names), escape(what)) for name, usage, what in commands]
-    also = f"Commands without `/{escape(prefix)}` work with it, too." if short_names else ""
+    ordered = sorted(commands, key=lambda command: (command[0] not in short_names, command[0] == "help"))  # what one comes for first
+    known = [(_spelled(name, usage, prefix, short_names), escape(what)) for name, usage, what in ordered]
+    also = f" Commands without `/{escape(prefix)}` work with it, too." if short_names else ""
     return fit(
         Message(
             f"What you can say: {'; '.join(command for command, _ in known)}",
             blocks=[
                 header("What you can say"),
                 section("\n".join(f"• `{command}` {what}" for command, what in known)),
-                context("Only you see the answers. Whatever changes something asks first. A model's commands belong to its channel.", also),
+                context(
+                    "Only you see the answers. Whatever changes something asks first. A model's commands belong to its channel." + also
+                ),
             ],
         )
     )

@@ -101,7 +101,8 @@ def retrain_form(models: Sequence[Model]) -> Modal:
 
 def _input(parameter: Parameter) -> Block:
     """An optional input; what is left empty keeps the default of callboard.toml."""
-    hint = f"{parameter.help}: {limits(parameter)}." if parameter.help else f"{limits(parameter).capitalize()}."
+    accepted = limits(parameter)
+    hint = f"{parameter.help.rstrip('.') + '. ' if parameter.help else ''}{accepted[:1].upper()}{accepted[1:]}."
     element: dict[str, object] = {"action_id": parameter.name[:255], "placeholder": plain_text("Default")}
     if parameter.kind is Kind.CHOICE:
         element |= {"type": "static_select", "options": [{"text": plain_text(one), "value": one} for one in parameter.choices]}

@@ -117,9 +117,13 @@ def _small_print(run: Run, done: int) -> list[str]:
 def _plan(run: Run, happened: str) -> Block:
     return {
         "type": "plan",
-        "title": f"{happened[:1].upper()}{happened[1:]}",
+        "title": _sentence(happened.removeprefix("is ")),
         "tasks": [_task(run, stage) for stage in run.stages],
     }
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}"
 
 
 def _task(run: Run, stage: Stage) -> Block:

@@ -61,7 +61,7 @@ function drawModal() {
     if (done.errors) complain(form, done.errors);
     if (done.problem) {
       problem.hidden = false;
-      fill(problem, icon("alert", 16), done.problem);
+      fill(problem, icon("problem", 16), done.problem);
     }
   });
   fill(dialog, form);
@@ -82,7 +82,7 @@ function complain(form, errors) {
     const line = block.querySelector(".input-error");
     block.classList.toggle("wrong", Boolean(wrong));
     line.hidden = !wrong;
-    fill(line, wrong ? [icon("alert", 14), wrong] : []);
+    fill(line, wrong ? [icon("problem", 14), wrong] : []);
     const field = block.querySelector("input, textarea, select");
     field?.setAttribute("aria-invalid", String(Boolean(wrong)));
     if (wrong && !first) first = field;

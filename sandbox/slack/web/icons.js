@@ -18,6 +18,7 @@ const ICONS = {
   cross: [line("m6 6 8 8M14 6l-8 8", { "stroke-width": 2.2 })],
   info: [line("M10 9.5v4"), dot(10, 6.6, 1.1)],
   alert: [line("M10 6v5"), dot(10, 13.8, 1.1)],
+  problem: [["circle", { cx: 10, cy: 10, r: 7.5, fill: "none", stroke: "currentColor", "stroke-width": 1.7 }], line("M10 6.3v4.4"), dot(10, 13.6, 1.1)],
   home: [line("M3.5 9.5 10 4l6.5 5.5M5.5 8v8h9V8")],
   link: [line("M8 12.5a3 3 0 0 0 4.3 0l2.8-2.8a3 3 0 0 0-4.3-4.3L10 6.2M12 7.5a3 3 0 0 0-4.3 0l-2.8 2.8a3 3 0 0 0 4.3 4.3l.8-.8")],
   people: [line("M7.5 9.5a2.7 2.7 0 1 0 0-5.4 2.7 2.7 0 0 0 0 5.4ZM2.5 16c.3-2.8 2.3-4.3 5-4.3s4.7 1.5 5 4.3M13 4.5a2.6 2.6 0 0 1 0 5M14.5 12c1.700.5 2.8 1.9 3 4")],
@@ -60,6 +61,9 @@ const DRAWN = {
   small_red_triangle: ["🔺", [shape("M2.5 15.5h15L10 4.5z", "#e01e5a")]],
   heavy_minus_sign: ["➖", [["rect", { x: 3, y: 8.6, width: 14, height: 2.8, rx: 0.8, fill: "#8d99a8" }]]],
   black_right_pointing_double_triangle_with_vertical_bar: ["⏭️", [tile("#4a90d9"), shape("M4.5 5.8 9 10l-4.5 4.2zM9.2 5.8 13.7 10l-4.5 4.2zM14 5.8h1.7v8.4H14z", "#fff")]],
+  lock: ["🔒", [ink("M6.5 9V6.2a3.5 3.5 0 0 1 7 0V9", "#8d99a8", 2), ["rect", { x: 3.5, y: 8.5, width: 13, height: 9.5, rx: 2, fill: "#ecb22e" }], ["circle", { cx: 10, cy: 12.4, r: 1.5, fill: "#5b3b00" }], ink("M10 12.8v2.2", "#5b3b00", 1.6)]],
+  repeat: ["🔁", [tile("#4a90d9"), white("M5 9V8a2 2 0 0 1 2-2h7M12 4l2.2 2L12 8M15 11v1a2 2 0 0 1-2 2H6M8 12l-2.2 2L8 16", 1.6)]],
+  black_square_for_stop: ["⏹️", [tile("#4a90d9"), ["rect", { x: 6, y: 6, width: 8, height: 8, rx: 1, fill: "#fff" }]]],
   rocket: ["🚀", [shape("M17.8 2.2c-4.8-.6-8.4 1.2-10.6 5.3L4.3 8l-1.8 2.3 3.300.8 3.1 3.100.8 3.3L12 15.7l.5-2.9c4.1-2.2 5.9-5.8 5.3-10.6Z", "#7c8ea3"), ["circle", { cx: 12.6, cy: 7.4, r: 1.8, fill: "#cfe6f5" }], shape("M5 13.2c-1.700.4-2.4 2-2.4 4.2 2.2 0 3.8-.7 4.2-2.4z", "#e8703a")]],
   large_green_circle: ["🟢", [disc("#2eb67d")]],
   red_circle: ["🔴", [disc("#e01e5a")]],
@@ -69,10 +73,10 @@ const DRAWN = {
   information_source: ["ℹ️", [tile("#4a90d9"), white("M10 9.2v5"), ["circle", { cx: 10, cy: 6, r: 1.3, fill: "#fff" }]]],
 };
 const PLAIN = {
-  tada: "🎉", eyes: "👀", "+1": "👍", thumbsup: "👍", "-1": "👎", thumbsdown: "👎", wave: "👋", lock: "🔒", key: "🔑", bell: "🔔", fire: "🔥",
+  tada: "🎉", eyes: "👀", "+1": "👍", thumbsup: "👍", "-1": "👎", thumbsdown: "👎", wave: "👋", key: "🔑", bell: "🔔", fire: "🔥",
   robot_face: "🤖", mag: "🔍", memo: "📝", package: "📦", chart_with_upwards_trend: "📈", chart_with_downwards_trend: "📉", bar_chart: "📊",
   gear: "⚙️", wrench: "🔧", bulb: "💡", link: "🔗", calendar: "📅", star: "⭐", sparkles: "✨", crown: "👑", question: "❓", exclamation: "❗",
-  arrow_up: "⬆️", arrow_down: "⬇️", arrow_right: "➡️", arrows_counterclockwise: "🔄", repeat: "🔁", heart: "❤️", smile: "😄", zzz: "💤",
+  arrow_up: "⬆️", arrow_down: "⬇️", arrow_right: "➡️", arrows_counterclockwise: "🔄", heart: "❤️", smile: "😄", zzz: "💤",
 };
 const NAMES = new Map();
 for (const [name, [sign]] of Object.entries(DRAWN)) NAMES.set(sign.replace("\uFE0F", ""), name);

@@ -381,7 +381,7 @@ function setView(view) {
 }
 
 function toast(words) {
-  const node = el("p.toast", {}, icon("alert", 18), words);
+  const node = el("p.toast", {}, icon("problem", 18), words);
   at("toasts").append(node);
   setTimeout(() => node.remove(), 6000);
 }
