@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := bot handlers deploy sandbox tests bench
 
-.PHONY: help setup demo story test check format bench lock clean
+.PHONY: help setup demo story pictures test check format bench lock clean
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ demo: setup ## The whole product in the sandbox, with a page to click in
 
 story: setup ## The same story, headless; exits non-zero if any step fails
 	@$(RUN) -m sandbox story
+
+pictures: setup ## A picture of everything one sees, in docs/pictures (needs Chromium)
+	@$(RUN) -m sandbox pictures --folder docs/pictures
 
 test: setup ## Every test
 	$(RUN) -m pytest --cov --cov-report=term -q

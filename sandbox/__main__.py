@@ -1,4 +1,4 @@
-"""`python -m sandbox demo|story`: the whole product on one machine."""
+"""`python -m sandbox demo|story|pictures`: the whole product on one machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from sandbox.demo import demo
+from sandbox.pictures import pictures
 from sandbox.story import story
 
 
@@ -23,11 +24,15 @@ def main(argv: list[str] | None = None) -> int:
     play.add_argument("--bot-port", type=int, default=8801, help="the bot's port (default: 8801)")
     tell = commands.add_parser("story", help="the main job end to end, headless")
     tell.add_argument("--folder", type=Path, default=None, help="keep what it made here (default: a folder that is removed)")
+    show = commands.add_parser("pictures", help="a short story on the pages, and a picture of everything one sees")
+    show.add_argument("--folder", type=Path, default=Path("docs/pictures"), help="where they go (default: docs/pictures)")
     words = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     match words.command:
         case "demo":
             return asyncio.run(demo(words.folder, page_port=words.port, bot_port=words.bot_port))
+        case "pictures":
+            return asyncio.run(pictures(words.folder))
         case _ if words.folder is not None:
             return asyncio.run(story(words.folder))
         case _:

@@ -22,7 +22,7 @@ WELCOME = """
     /retrain diabetes                       a better one, compared with it
     /mlops help                             everything else
 
-  When the Prod message asks, switch to Grace (top right): she may approve, Ada may not.
+  When the Prod message asks, switch to Grace (bottom left): she may approve, Ada may not.
   What the bot says: {log}
   Ctrl-C ends everything; the next `make demo` goes on where this one stopped, `make clean` forgets it.
 """
