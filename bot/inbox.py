@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 256  # deliveries in one commit, or in one call of the handlers
 LANES_AT_ONCE = 32
+ANSWER_FIRST = 0.002  # seconds: the sender is answered before the work on its delivery takes the processor
 REST = 0.25  # seconds: Azure DevOps tells one change of a run in several events
 WAKE_AFTER = 10  # seconds: the accepting process has had its chance by then
 SWEEP = "* * * * * */15"  # procrastinate's sixth field is seconds
@@ -153,7 +154,7 @@ class Inbox:
                     if not kept.done():
                         kept.set_result(delivery.key in new)
                     if delivery.key in new and outcome is None:
-                        self._lanes.poke(delivery.lane)
+                        asyncio.get_running_loop().call_later(ANSWER_FIRST, self._lanes.poke, delivery.lane)
                     new.discard(delivery.key)  # the others in this commit are its repetitions
 
     async def _commit(self, batch: Sequence[tuple[Delivery, Outcome | None]]) -> set[str]:
