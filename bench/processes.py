@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from sandbox.processes import free_port
+from sandbox.processes import end, free_port, start
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -20,22 +19,11 @@ class DidNotStart(Exception):
 
 
 @asynccontextmanager
-async def serving(what: str, folder: Path, *arguments: str) -> AsyncIterator[int]:
-    """`python -m bench.serve <what>` as a process of its own for the time of the block; gives its port."""
+async def serving(what: str, folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ) -> AsyncIterator[int]:
+    """`python -m bench.serve <what>` as a process of its own for the time of the block; gives its port. Raises DidNotStart."""
     port, log = free_port(), folder / f"{what}.log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "bench.serve",
-            what,
-            str(port),
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    command = [sys.executable, "-m", "bench.serve", what, str(port), *arguments]
+    process = await start(command, folder=Path.cwd(), environment=environment, output=log)
     try:
         async with asyncio.timeout(30):
             while not await _answers(port):
@@ -44,19 +32,7 @@ async def serving(what: str, folder: Path, *arguments: str) -> AsyncIterator[int
                 await asyncio.sleep(0.05)
         yield port
     finally:
-        await ended(process)
-
-
-async def ended(process: asyncio.subprocess.Process, seconds: float = 15) -> None:
-    """Ask a process to end, and make it after so many seconds."""
-    if process.returncode is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        await asyncio.wait_for(process.wait(), seconds)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        await end(process, 15)
 
 
 def family(pid: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The servers under test, each a process of its own: `python -m bench.serve bot|floor|echo <port> [...]`, until SIGTERM."""
+"""The servers under test, each a process of its own: `python -m bench.serve bot|floor|bare|echo <port> [...]`, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import base64
 import hmac
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from azure.devops.v7_1.build import BuildClient
+from msrest.authentication import BasicTokenAuthentication
 from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.app.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
@@ -24,8 +27,10 @@ from bench.null_azure import NullModels, NullPipelines
 from bench.requests import PASSWORD, SECRET, SIGNING_SECRET, USERNAME
 from bot import database, settings, slack
 from bot.app import Callboard
+from bot.credential import AZURE_DEVOPS, Credential
 from bot.logs import set_up
 from handlers import router
+from sandbox.names import ORGANIZATION, PROJECT
 
 TOKEN = "xoxb-" + "1" * 20
 
@@ -70,6 +75,25 @@ async def floor() -> AsyncIterator[web.Application]:
     app.router.add_post("/api/{method}", _slack)
     app.router.add_post("/response", _slack)
     yield app
+
+
+@asynccontextmanager
+async def bare(channel: str) -> AsyncIterator[web.Application]:
+    """One read of Azure DevOps and one post to Slack for each request, with the SDKs that the bot uses, and nothing else."""
+    token = await asyncio.to_thread(Credential().token, AZURE_DEVOPS)
+    builds = BuildClient(f"https://dev.azure.com/{ORGANIZATION}", BasicTokenAuthentication({"access_token": token}))
+    builds.config.keep_alive = True
+    async with slack.session() as session:
+        web_client = slack.client(os.environ["SLACK_BOT_TOKEN"], session)
+
+        async def take(request: web.Request) -> web.Response:
+            build = await asyncio.to_thread(builds.get_build, PROJECT, int(await request.read()))
+            await web_client.chat_postMessage(channel=channel, text=f"Run {build.build_number} is {build.status}.")
+            return web.Response()
+
+        app = web.Application()
+        app.router.add_post("/", take)
+        yield app
 
 
 async def _checked_and_parsed(request: web.Request) -> web.Response:
@@ -129,7 +153,8 @@ async def main(what: str, port: int, *more: str) -> None:
         await stop.wait()
         server.close()
         return
-    async with bot(Path(more[0]), int(more[1])) if what == "bot" else floor() as app:
+    servers = {"bot": lambda: bot(Path(more[0]), int(more[1])), "floor": floor, "bare": lambda: bare(more[0])}
+    async with servers[what]() as app:
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         try:
