@@ -17,13 +17,14 @@ class Authority:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca = folder / "ca.pem"
         self.certificate = folder / "server.pem"
-        if not self.certificate.exists() or (folder / "hosts.txt").read_text() != "\n".join(HOSTS):
+        made_for = folder / "hosts.txt"  # written last: where it is missing, the rest may be, too
+        if not made_for.exists() or made_for.read_text() != "\n".join(HOSTS):
             authority = trustme.CA(organization_name="Callboard sandbox")
             issued = authority.issue_cert(*HOSTS)
             authority.cert_pem.write_to_path(str(self.ca))
+            self.certificate.touch(mode=0o600)
             issued.private_key_and_cert_chain_pem.write_to_path(str(self.certificate))
-            (folder / "hosts.txt").write_text("\n".join(HOSTS))
-        self.certificate.chmod(0o600)
+            made_for.write_text("\n".join(HOSTS))
 
     @property
     def context(self) -> ssl.SSLContext:

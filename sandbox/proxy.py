@@ -9,9 +9,11 @@ from collections.abc import Iterable
 
 log = logging.getLogger("sandbox.proxy")
 
+_REMEMBERED = 100  # refusals
+
 
 class Proxy:
-    """Tunnels `CONNECT <known host>:443` to the local TLS port; anything else gets 403 and a line in `refused`."""
+    """Tunnels `CONNECT <known host>:443` to the local TLS port; anything else gets 403 and a line in `refused`, which keeps the latest."""
 
     def __init__(self, hosts: Iterable[str], tls_port: int) -> None:
         self._hosts = frozenset(hosts)
@@ -54,7 +56,7 @@ class Proxy:
         target = rest.partition(" ")[0]
         host, _, port = target.rpartition(":")
         if method != "CONNECT" or port != "443" or host.lower() not in self._hosts:
-            self.refused.append(f"{method} {target}")
+            self.refused = [*self.refused[-_REMEMBERED:], f"{method} {target}"]
             log.warning("refused: %s %s", method, target)
             body = f"The sandbox's proxy refuses {target}: nothing may leave this machine.\n".encode()
             writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +21,7 @@ from sandbox.faults import Faults
 from sandbox.names import HOSTS, Character
 from sandbox.proxy import Proxy
 from sandbox.state import State
-from sandbox.tokens import Tokens
+from sandbox.tokens import LIFETIME, Tokens
 
 log = logging.getLogger("sandbox")
 
@@ -49,7 +51,7 @@ class World:
 
     def __init__(self, folder: Path, *, page_port: int = 0, bot_url: str = "http://127.0.0.1:8801", root: Path | None = None) -> None:
         self.folder = folder.resolve()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # keys of the sandbox's own are in it
         self.root = (root or Path.cwd()).resolve()  # the repository: what the pipeline checks out
         self.state = State(self.folder / "sandbox.sqlite3")
         self.tokens = Tokens(self.state)
@@ -92,13 +94,14 @@ class World:
 
     async def stop(self) -> None:
         """Stop in the opposite order; nothing the sandbox started stays behind."""
-        for service in reversed(self.services):
-            await service.stop()
-        if self.proxy:
-            await self.proxy.stop()
-        for runner in self._runners:
-            await runner.cleanup()
-        self.state.close()
+        async with AsyncExitStack() as ends:  # runs them all from the last to the first, whatever one of them raises
+            ends.callback(self.state.close)
+            for runner in self._runners:
+                ends.push_async_callback(runner.cleanup)
+            if self.proxy:
+                ends.push_async_callback(self.proxy.stop)
+            for service in self.services:
+                ends.push_async_callback(service.stop)
 
     def outside(self, who: Character) -> dict[str, str]:
         """The environment of a process that acts as in production under this identity: the whole difference to the real world."""
@@ -151,21 +154,23 @@ class World:
         audience = request.query.get("resource", "")
         if not audience:
             return web.json_response({"statusCode": 400, "message": "The resource is missing."}, status=400)
-        token = self.tokens.issue(who, audience)
+        token, expiry = self.tokens.issue(who, audience), int(time.time()) + LIFETIME
         return web.json_response(
-            {"access_token": token, "expires_on": str(_expiry(token)), "resource": audience, "token_type": "Bearer", "client_id": who.oid}
+            {"access_token": token, "expires_on": str(expiry), "resource": audience, "token_type": "Bearer", "client_id": who.oid}
         )
 
     async def _arm(self, request: web.Request) -> web.Response:
-        asked = await request.json()
-        self.faults.arm(asked.pop("name"), asked.pop("times", 1), **asked)
+        """Arm a fault: `{"name": "slack.500", "times": 2}` and whatever more the fault wants to know."""
+        if request.content_type != "application/json":  # what a page of somebody else's cannot send
+            raise web.HTTPUnsupportedMediaType(text="Send JSON, as application/json.")
+        try:
+            asked = await request.json()
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict) or not isinstance(asked.get("name"), str) or not isinstance(asked.get("times", 1), int):
+            raise web.HTTPBadRequest(text='A fault is a JSON object like {"name": "slack.500", "times": 1}.')
+        self.faults.arm(**asked)
         return web.json_response({"ok": True})
-
-
-def _expiry(token: str) -> int:
-    import jwt  # noqa: PLC0415
-
-    return int(jwt.decode(token, options={"verify_signature": False})["exp"])
 
 
 async def _home(_: web.Request) -> web.Response:

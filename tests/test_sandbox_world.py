@@ -155,3 +155,24 @@ def test_what_is_written_is_there_after_a_restart(tmp_path_factory: pytest.TempP
     assert dict(again.table("t")) == documents
     assert again.next("n") == number + 1
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        ('{"name": "slack.500", "times": 2, "method": "chat.update"}', "application/json", 200),
+        ('{"name": "slack.500"}', "text/plain", 415),
+        ('{"times": 2}', "application/json", 400),
+        ('{"name": "slack.500", "times": "often"}', "application/json", 400),
+        ("[1]", "application/json", 400),
+        ("{", "application/json", 400),
+    ],
+)
+async def test_a_fault_is_armed_by_a_request_that_makes_sense(world: World, body: str, kind: str, status: int) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{world.page_url}/_sandbox/faults", data=body, headers={"Content-Type": kind}) as answer,
+    ):
+        assert answer.status == status, await answer.text()
+
+    assert world.faults.armed("slack.500") == (status == 200)

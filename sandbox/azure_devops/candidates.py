@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -56,10 +57,14 @@ def _split_section(body: str) -> tuple[str, str]:
 
 
 def _number(name: str, text: str, like: float) -> float | int:
+    wrong = BadSettings(f"{name} must be {'a whole number' if isinstance(like, int) else 'a number'}, not {text!r}.")
     try:
-        return int(text) if isinstance(like, int) else float(text)
+        value = int(text) if isinstance(like, int) else float(text)
     except ValueError:
-        raise BadSettings(f"{name} must be {'a whole number' if isinstance(like, int) else 'a number'}, not {text!r}.") from None
+        raise wrong from None
+    if not math.isfinite(value):
+        raise wrong
+    return value
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from sandbox.azure_devops.records import TestResult
 
 
 def read(text: str) -> tuple[TestResult, ...]:
-    """The test cases of a file, in order. Raises ElementTree.ParseError."""
+    """The test cases of a file, in order. Raises ElementTree.ParseError, and ValueError for a time that is no number."""
     root = ElementTree.fromstring(text)
     return tuple(_result(number, case) for number, case in enumerate(root.iter("testcase"), 100000))
 

@@ -512,7 +512,7 @@ class Orchestrator:
         number = self._store.state.next("ado.test")
         try:
             found = junit.read(file.read_text(errors="replace"))
-        except (OSError, ParseError) as wrong:
+        except (OSError, ParseError, ValueError) as wrong:
             return f"Failed to read {file.name}. Error : {wrong}"
         name = title or f"JUnit_TestResults_{run.id}"
         published = TestRun(number, run.id, name, stage.name, job.name, now(), list(found))

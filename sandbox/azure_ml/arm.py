@@ -23,6 +23,7 @@ AUDIENCES = ("https://management.azure.com", "https://management.core.windows.ne
 GROUP = "/subscriptions/{subscription}/{_groups:resource[gG]roups}/{group}"
 WORKSPACE = GROUP + "/providers/Microsoft.MachineLearningServices/workspaces/{workspace}"
 PRINCIPAL = web.RequestKey("principal", Principal)
+_REMEMBERED = 1000  # operations that can still be polled
 
 
 class ArmError(Exception):
@@ -147,6 +148,8 @@ class Operations:
         path = f"/subscriptions/{names.SUBSCRIPTION}/providers/{provider}/locations/{names.LOCATION}/operations/{name}"
         document: dict[str, Any] = {"id": path, "name": name, "status": "InProgress", "startTime": now()}
         self._documents[name] = document
+        for old in list(self._documents)[:-_REMEMBERED]:
+            del self._documents[old]
         task = asyncio.create_task(self._work(document, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

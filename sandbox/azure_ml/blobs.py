@@ -6,6 +6,7 @@ https://learn.microsoft.com/rest/api/storageservices/blob-service-rest-api
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -132,7 +133,7 @@ class Storage:
                 return _answer(200, {"x-ms-lease-status": "unlocked", "x-ms-lease-state": "available"})
             case "GET", "list":
                 self._allow(request, "l")
-                return self._list(request, container)
+                return await asyncio.to_thread(self._list, request, container)
             case _:
                 raise BlobError(405, "UnsupportedHttpVerb", "The resource doesn't support specified Http Verb.")
 
@@ -141,16 +142,17 @@ class Storage:
         match request.method, request.query.get("comp", ""):
             case (("GET" | "HEAD"), ""):
                 self._allow(request, "r")
-                return self._read(request, container, name)
+                return await asyncio.to_thread(self._read, request, container, name)
             case "PUT", "":
                 self._allow(request, "w")
-                self._write(request, container, name, await request.read())
+                await self._write(request, container, name, await request.read())
             case "PUT", "block":
                 self._allow(request, "w")
-                self._write_block(container, name, request.query.get("blockid", ""), await request.read())
+                await asyncio.to_thread(self._write_block, container, name, request.query.get("blockid", ""), await request.read())
             case "PUT", "blocklist":
                 self._allow(request, "w")
-                self._write(request, container, name, self._assemble(container, name, await request.read()))
+                content = await asyncio.to_thread(self._assemble, container, name, await request.read())
+                await self._write(request, container, name, content)
             case "PUT", "metadata":
                 self._allow(request, "w")
                 self._existing(container, name)
@@ -204,16 +206,13 @@ class Storage:
             piece = content.read(end - int(first) + 1)
         return web.Response(status=206, body=piece, headers=headers | {"Content-Range": f"bytes {first}-{end}/{size}"})
 
-    def _write(self, request: web.Request, container: str, name: str, content: bytes) -> None:
+    async def _write(self, request: web.Request, container: str, name: str, content: bytes) -> None:
         file = self.path(container, name)
         if request.headers.get("If-None-Match") == "*" and file.is_file():
             raise BlobError(409, "BlobAlreadyExists", "The specified blob already exists.")
         if file.is_dir():
             raise BlobError(409, "BlobTypeMismatch", "A folder of that name holds other blobs, and this store keeps blobs as files.")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{secrets.token_hex(8)}.draft")
-        draft.write_bytes(content)
-        draft.replace(file)
+        await asyncio.to_thread(_replace, file, content)
         kind = request.headers.get("x-ms-blob-content-type") or "application/octet-stream"
         self._facts[f"{container}/{name}"] = {"type": kind, "metadata": _metadata(request)}
 
@@ -318,6 +317,14 @@ class Storage:
 
     def _sign(self, text: str) -> str:
         return base64.b64encode(hmac.digest(base64.b64decode(self.key), text.encode(), "sha256")).decode()
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Give a file new content, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{secrets.token_hex(8)}.draft")
+    draft.write_bytes(content)
+    draft.replace(file)
 
 
 def _moment(text: str) -> datetime:

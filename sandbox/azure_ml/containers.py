@@ -5,6 +5,7 @@ https://learn.microsoft.com/rest/api/container-instances/container-groups
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ class ContainerInstances:
         """Start the groups that ran when the sandbox stopped."""
         for name, group in self._groups.items():
             if not group["stopped"]:
-                await self._launch(name, group)
+                with contextlib.suppress(arm.ArmError):  # the group has failed, and says so
+                    await self._launch(name, group)
 
     async def stop(self) -> None:
         """End every process; the groups stay known."""

@@ -6,6 +6,7 @@ https://learn.microsoft.com/azure/machine-learning/concept-endpoints-online
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 import secrets
@@ -25,6 +26,8 @@ from sandbox.azure_ml.serving import Container, Phase
 from sandbox.azure_ml.workspace import Workspaces
 from sandbox.processes import free_port
 from sandbox.world import World
+
+log = logging.getLogger("sandbox.azure.endpoints")
 
 PROVIDER = "Microsoft.MachineLearningServices"
 KIND = f"{PROVIDER}/workspaces/onlineEndpoints"
@@ -83,7 +86,11 @@ class OnlineEndpoints:
             await self._open(name)
         for key, deployment in self._deployments.items():
             if deployment["state"] == "Succeeded":
-                await self._launch(key)
+                try:
+                    await self._launch(key)
+                except arm.ArmError as problem:
+                    log.warning("the deployment %s does not start again: %s", key, problem)
+                    self._deployments[key] = deployment | {"state": "Failed"}
             elif deployment["state"] != "Failed":
                 self._deployments[key] = deployment | {"state": "Failed"}
 

@@ -266,8 +266,8 @@ def _configured(draft: _Draft, instruction: Instruction, rest: str) -> _Draft:
 
 
 def _dockerfile(context: Path, name: str) -> str:
-    file = context / name
-    if not file.is_file():
+    file = (context / name).resolve()
+    if not file.is_file() or not file.is_relative_to(context.resolve()):
         raise BuildFailed(
             f"unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {name}: no such file or directory"
         )

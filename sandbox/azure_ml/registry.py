@@ -7,6 +7,7 @@ Data plane: https://github.com/opencontainers/distribution-spec (reading), with 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import tarfile
 import tempfile
@@ -23,6 +24,8 @@ from sandbox.azure_ml import arm
 from sandbox.azure_ml.oci import LAYER, MANIFEST, BuildFailed, Corrupt, Image, Layout, Unknown
 from sandbox.tokens import BadToken
 from sandbox.world import World
+
+logger = logging.getLogger("sandbox.azure.registry")
 
 LOGIN_SERVER = f"{names.REGISTRY}.azurecr.io"
 KIND = "Microsoft.ContainerRegistry/registries"
@@ -176,10 +179,15 @@ class Registry:
             with log.open("a", encoding="utf-8") as lines:
                 lines.write(f"{problem}\nRun ID: {name} failed. Error: failed during run, err: exit status 1\n")
             moved(status="Failed", finishTime=arm.now(), runErrorMessage="failed during run, err: exit status 1")
+        except Exception as problem:  # a client would poll for ever
+            logger.exception("build %s broke", name)
+            moved(status="Error", finishTime=arm.now(), runErrorMessage=f"The sandbox could not build: {problem}")
         else:
             moved(status="Succeeded", finishTime=arm.now(), outputImages=images)
         finally:
             self._tasks.pop(name, None)
+            self._signatures.pop(asked["sourceLocation"], None)
+            (self._folder / asked["sourceLocation"]).unlink(missing_ok=True)
 
     def _carry_out(self, asked: Mapping[str, Any], log: Path) -> list[dict[str, str]]:
         with log.open("w", encoding="utf-8", buffering=1) as lines, tempfile.TemporaryDirectory() as scratch:
