@@ -220,6 +220,23 @@ def test_a_pin_counts_by_its_name_version_and_marker() -> None:
     assert list(prepare.missing(pins, {"a-b": "1.1"})) == ["a-b is 1.1, the lock says 1.0"]
 
 
+def test_an_environment_is_made_once_and_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock, folder = tmp_path / "nothing.lock", tmp_path / "tools" / "cache" / "key"
+    lock.write_text("# A lock that asks for nothing, so that nothing has to come from anywhere.\n")
+
+    folder.mkdir(parents=True)
+    (folder / "rest").touch()  # of an attempt that was ended in the middle
+
+    python = prepare.make(lock, folder)
+    assert prepare.make(lock, folder) == python
+
+    assert not (folder / "rest").exists()
+    assert (
+        subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True).stdout == f"{folder}\n"
+    )
+    assert capsys.readouterr().out.count("Making ") == 1
+
+
 def test_the_lock_of_the_stages_agrees_with_the_projects() -> None:
     project = {(pin.name, pin.version) for pin in prepare.pins((ROOT / "requirements.lock").read_text())}
 

@@ -5,6 +5,7 @@ An agent whose own Python satisfies the lock uses it; any other gets a virtual e
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib
 import os
@@ -69,17 +70,20 @@ def make(lock: Path, folder: Path) -> Path:
     """A virtual environment with what the lock says; made once, whole or not at all. Raises Failed."""
     python = folder / "bin" / "python"
     whole = folder / "whole"
-    if whole.exists():
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    stage.say(f"Making {folder}")
-    for command in (
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--require-hashes", "-r", str(lock)],
-    ):
-        if subprocess.run(command, check=False).returncode:
-            raise stage.Failed(f"The environment could not be made: {' '.join(command[1:4])} failed; see the lines above.")
-    whole.touch()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)  # the other agents of this machine have the same tools folder
+        if whole.exists():
+            return python
+        shutil.rmtree(folder, ignore_errors=True)
+        stage.say(f"Making {folder}")
+        for command in (
+            [sys.executable, "-m", "venv", str(folder)],
+            [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--require-hashes", "-r", str(lock)],
+        ):
+            if subprocess.run(command, check=False).returncode:
+                raise stage.Failed(f"The environment could not be made: {' '.join(command[1:4])} failed; see the lines above.")
+        whole.touch()
     return python
 
 
