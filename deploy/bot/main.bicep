@@ -34,6 +34,7 @@ param databasePassword string
 @minValue(1)
 param replicas int = 1
 
+var databaseName = 'callboard'
 var roles = {
   acrPull: '7f951dda-4ed3-4680-a7ca-43fe172d538d'
   keyVaultSecretsUser: '4633458b-17de-408a-b874-0445c86b69e6'
@@ -155,7 +156,7 @@ resource server 'Microsoft.DBforPostgreSQL/flexibleServers@2024-08-01' = {
   dependsOn: [zone::link]
 
   resource database 'databases' = {
-    name: 'callboard'
+    name: databaseName
     properties: { charset: 'UTF8', collation: 'en_US.utf8' }
   }
 }
@@ -165,7 +166,7 @@ resource databaseUrl 'Microsoft.KeyVault/vaults/secrets@2023-07-01' = {
   parent: vault
   name: 'database-url'
   properties: {
-    value: 'postgresql://${databaseUser}:${uriComponent(databasePassword)}@${server.properties.fullyQualifiedDomainName}/${server::database.name}?sslmode=require'
+    value: 'postgresql://${databaseUser}:${uriComponent(databasePassword)}@${server.properties.fullyQualifiedDomainName}/${databaseName}?sslmode=require'
   }
 }
 
@@ -242,7 +243,7 @@ resource app 'Microsoft.App/containerApps@2024-03-01' = {
       ]
     }
   }
-  dependsOn: [mayPull, mayReadSecrets, databaseUrl]
+  dependsOn: [mayPull, mayReadSecrets, databaseUrl, server::database]
 }
 
 @description('Where Azure DevOps, and Slack without Socket Mode, reach the bot.')
