@@ -242,7 +242,8 @@ class Callboard:
         self._database = database
         self.slack = Slack(web_client, session, groups(team))
         self.board = SlackBoard(database, self.slack, now, pace=pace)
-        self.bot = Bot(team, pipelines, models, self.slack, self.board, SqlStore(database), now)
+        store = SqlStore(database)
+        self.bot = Bot(team, pipelines, models, self.slack, self.board, store, now)
         work = Work(self.bot, self.slack, router)
         self.inbox = Inbox(
             database,
@@ -251,6 +252,7 @@ class Callboard:
             ticks=(
                 Tick("board", SWEEP, self.board.sweep),
                 Tick("tidy-board", TIDY, self.board.tidy),
+                Tick("tidy-store", TIDY, store.tidy),
                 *(Tick(timer.name, timer.cron, _ticking(work, timer)) for timer in router.timers.values()),
             ),
         )

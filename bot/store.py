@@ -11,6 +11,8 @@ from bot.core.approvals import Decision, Denied
 from bot.database import Database
 from bot.ports import Operation
 
+KEEP_DAYS = 200  # a little longer than the board keeps messages: a card is not drawn anew because its mark was forgotten
+
 
 class SqlStore:
     """`bot.ports.Store` on PostgreSQL."""
@@ -87,6 +89,11 @@ class SqlStore:
         async with self._pool.connection() as connection:
             asked = await connection.execute("select run_id from watched_run where final and run_id = any(%s)", (list(run_ids),))
             return frozenset(row[0] for row in await asked.fetchall())
+
+    async def tidy(self) -> None:
+        """Forget operations that nobody has touched for so long that their cards are forgotten, too. The audit trail stays."""
+        async with self._pool.connection() as connection:
+            await connection.execute("delete from operation where changed < now() - make_interval(days => %s)", (KEEP_DAYS,))
 
 
 def _operation(row: DictRow) -> Operation:

@@ -84,3 +84,21 @@ async def test_a_retried_run_is_watched_again(database: Database) -> None:
 
     assert await store.watched() == (480,)
     assert await store.final((480,)) == frozenset()
+
+
+async def test_operations_of_last_year_are_forgotten_and_what_was_decided_is_not(database: Database) -> None:
+    store = SqlStore(database)
+    await store.offer(RETRAIN)
+    await store.offer(replace(RETRAIN, id="op-2"))
+    await store.record(ADA.id, "retrain", "diabetes", Allowed(), {})
+    async with database.pool.connection() as connection:
+        await connection.execute("update operation set changed = now() - interval '1 year' where id = 'op-1'")
+        await connection.execute("update audit set at = now() - interval '1 year'")
+
+    await store.tidy()
+
+    assert await store.operation("op-1") is None
+    assert await store.operation("op-2") is not None
+    async with database.pool.connection() as connection:
+        row = await (await connection.execute("select count(*) from audit")).fetchone()
+    assert row == (1,)
