@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Iterable
 from datetime import timedelta
 
 from bot.core.approvals import Approval
@@ -12,7 +14,7 @@ from bot.core.policy import belongs, in_channel, model_of
 from bot.core.runs import Run
 from bot.core.team import Model
 from bot.messages.kit import Message, Reply
-from bot.messages.lists import Standing, models_list, runs_list, status_card, versions_list
+from bot.messages.lists import RUNS, Standing, models_list, runs_list, status_card, versions_list
 from bot.messages.private import no_model_here, no_such_model, wrong_channel
 from bot.ports import Bot
 from bot.routing import Request, Router, Usage
@@ -39,7 +41,8 @@ async def runs(bot: Bot, request: Request) -> Reply:
     if isinstance(chosen, Message):
         return chosen
     found = [run for model in chosen for run in await _recent(bot, model)]
-    return runs_list(sorted(found, key=lambda run: run.created, reverse=True), DAYS)
+    found.sort(key=lambda run: run.created, reverse=True)
+    return runs_list([*await _whole(bot, found[:RUNS]), *found[RUNS:]], DAYS)
 
 
 @router.command("status", "[model]")
@@ -52,7 +55,8 @@ async def status(bot: Bot, request: Request) -> Reply:
     for model in chosen:
         versions = await _versions(bot, model)
         try:
-            recent: tuple[Run, ...] | None = await _recent(bot, model)
+            active = [run for run in await _recent(bot, model) if not run.state.finished]
+            recent: tuple[Run, ...] | None = tuple(await _whole(bot, active[:RUNS])) + tuple(active[RUNS:])
             waiting = await _waiting(bot, model)
         except OutsideError as error:
             log.warning("The runs of %s could not be read: %s", model.name, error)
@@ -91,6 +95,11 @@ async def _recent(bot: Bot, model: Model) -> tuple[Run, ...]:
     """The model's runs of the last days; others may share its pipeline."""
     found = await bot.pipelines.recent(model.pipeline_id, bot.now() - timedelta(days=DAYS))
     return tuple(run for run in found if model_of(bot.team, run) == model)
+
+
+async def _whole(bot: Bot, found: Iterable[Run]) -> list[Run]:
+    """The runs with their stages, which alone tell what waits for approval and what kept the champion."""
+    return await asyncio.gather(*(bot.pipelines.run(run.id) for run in found))
 
 
 async def _waiting(bot: Bot, model: Model) -> tuple[Approval, ...]:

@@ -10,7 +10,7 @@ from bot.core.errors import NotNow
 from bot.messages.kit import Message, Reply
 from bot.routing import Request, Usage
 from handlers.models import models, runs, status
-from tests.examples import ADA, CHANNEL, ELSEWHERE, PENDING, SUCCEEDED, V3, V4, WAITING
+from tests.examples import ADA, CHANNEL, ELSEWHERE, KEPT, PENDING, SUCCEEDED, V3, V4, WAITING
 from tests.fakes import World
 
 
@@ -58,14 +58,21 @@ async def test_recent_runs_are_listed(world: World) -> None:
     assert said(await runs(world.bot, asking())) == "1 run in the last 7 days; the newest, 20261123.1 succeeded."
 
 
+async def test_the_list_of_runs_tells_what_waits_and_what_kept_the_champion(world: World) -> None:
+    world.pipelines.runs = {480: WAITING, 479: replace(KEPT, id=479)}
+
+    shown = str(await runs(world.bot, asking("diabetes")))
+
+    assert "waits for approval" in shown
+    assert "kept the champion" in shown
+
+
 async def test_how_things_stand(world: World) -> None:
     world.pipelines.runs = {480: WAITING}
     world.pipelines.waiting = {480: (PENDING, replace(PENDING, environment="qa"))}
     world.models.known["diabetes"] = (V4, V3)
 
-    assert said(await status(world.bot, asking("diabetes"))) == (
-        "How things stand: diabetes: serves version 3; 1 running; 1 waiting for approval."
-    )
+    assert said(await status(world.bot, asking("diabetes"))) == "How things stand: diabetes: serves version 3; 1 waiting for approval."
 
 
 async def test_how_things_stand_while_azure_devops_is_away(world: World) -> None:

@@ -45,7 +45,8 @@ from tests.examples import (
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(-3, "under 1 s"), (0.4, "under 1 s"), (59.4, "59 s"), (60, "1 min 00 s"), (245, "4 min 05 s"), (3720, "1 h 02 min")]
+    ("seconds", "words"),
+    [(-3, "under 1 s"), (0.4, "under 1 s"), (59.4, "59 s"), (60, "1 min 00 s"), (245, "4 min 05 s"), (3720, "1 h 02 min")],
 )
 def test_a_length_of_time_is_said_as_people_say_it(seconds: float, words: str) -> None:
     assert duration(seconds) == words
@@ -152,6 +153,16 @@ def test_the_tail_of_a_log_is_short_and_has_no_blank_end() -> None:
     assert len(shown) == TAIL
     assert shown[-2] == "line 99"
     assert shown[-1] == ("no end " * 100)[: LINE - 1] + "…"
+
+
+def test_the_tail_of_a_log_is_what_the_step_said() -> None:
+    head = ("Generating script.", f"{'=' * 26} Starting Command Output {'=' * 27}", "[command]/usr/bin/bash x.sh")
+
+    assert tail((*head, "ridge: Failed", "##[error]Training failed.", "##[section]Finishing: Train")) == (
+        "ridge: Failed",
+        "Training failed.",
+    )
+    assert tail(("##[section]Finishing: Train",)) == ("##[section]Finishing: Train",)
 
 
 def test_a_secret_over_several_lines_is_hidden() -> None:

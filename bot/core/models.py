@@ -141,7 +141,7 @@ def change(metric: Metric, value: float | None, against: float | None) -> Change
 
 def shown(metric: Metric, value: float | None) -> str:
     """A value with the metric's decimals and unit; a dash where it was not measured."""
-    return "–" if value is None else f"{value:.{metric.digits}f}{metric.unit and ' ' + metric.unit}"
+    return "–" if value is None else f"{value:.{metric.digits}f}".replace("-", "−") + (metric.unit and f" {metric.unit}")
 
 
 def signed(metric: Metric, change: Change) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,11 @@ from bot.core.redaction import redact
 EVALUATE = "evaluate"
 TAIL = 20  # lines of a log
 LINE = 300  # characters of a line
+# What the agent writes around a step's own output. Its marks at the start of a line (`##[error]`) only colour it.
+# https://learn.microsoft.com/azure/devops/pipelines/scripts/logging-commands#formatting-commands
+BEGINS = "= Starting Command Output ="
+AROUND = ("[command]", "##[command]", "##[section]Finishing:")
+MARK = re.compile(r"^##\[(?:error|warning|section|debug|group)\]")
 
 
 class State(StrEnum):
@@ -249,9 +255,15 @@ def failed_stages(run: Run) -> tuple[Stage, ...]:
 
 
 def tail(lines: tuple[str, ...]) -> tuple[str, ...]:
-    """The end of a log, fit to be shown: no secrets, at most 20 lines, none endless, no blank ends."""
+    """The end of a log, fit to be shown: no secrets, none of the agent's own words, at most 20 lines, none endless, no blank ends."""
     # Cut generously first: what is hidden must have been seen whole.
     shown = redact("\n".join(line[: 10 * LINE] for line in lines[-10 * TAIL :])).split("\n")
+    shown = _said_by_the_step(shown) or shown
     while shown and not shown[-1].strip():
         shown.pop()
     return tuple(line if len(line) <= LINE else f"{line[: LINE - 1]}…" for line in shown[-TAIL:])
+
+
+def _said_by_the_step(lines: list[str]) -> list[str]:
+    begin = max((place + 1 for place, line in enumerate(lines) if BEGINS in line), default=0)
+    return [MARK.sub("", line) for line in lines[begin:] if not line.startswith(AROUND)]

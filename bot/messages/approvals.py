@@ -90,7 +90,7 @@ def approval_card(question: Question) -> Message:
     return fit(Message(_fallback(question, what), blocks=blocks))
 
 
-def facts_of(question: Question) -> list[Block]:
+def facts_of(question: Question, *, digest: bool = True) -> list[Block]:
     """The verdict and what led to it, then what would be deployed; the same in the channel and in the modal."""
     run, delivery = question.run, question.delivery
     comparison, version, image = delivery.comparison, delivery.version, delivery.image
@@ -100,7 +100,7 @@ def facts_of(question: Question) -> list[Block]:
         facts(
             ("Model", f"{code(_what(question))}{algorithm}"),
             _before(question),
-            ("Image", code(image.digest[:19]) if image else "not known"),
+            ("Image", (code(image.digest[:19]) if image else "not known") if digest else ""),
             ("QA smoke test", _smoke(delivery)),
             ("Commit", commit_link(run)),
             ("Asked for by", asked(question.asker)),
@@ -152,7 +152,7 @@ def _form(question: Question, answer: Answer, title: str, ask: str) -> Modal:
         Modal(
             title=f"{title} for {where}" if len(title) + len(where) <= 19 else title,
             blocks=[
-                *facts_of(question),
+                *facts_of(question, digest=image is None),
                 *([context(f"Image {code(image.digest)}")] if image else []),
                 {
                     "type": "input",

@@ -55,9 +55,7 @@ def failure_card(run: Run, model: Model, stage: Stage, failure: Failure | None, 
         header(f"❌ {model.name}: {stage.title} failed{f' after {length}' if length else ''}"),
         section(f"*{escape(error)}*"),
         facts(
-            ("Stage", escape(short(stage.title, 100)) + (f" (attempt {stage.attempt})" if stage.attempt > 1 else "")),
-            ("Job", escape(short(failure.job, 100)) if failure is not None else ""),
-            ("Step", escape(short(failure.step, 100)) if failure is not None else ""),
+            ("Stage, job and step", _where(stage, failure)),
             ("Commit", commit_link(run)),
             ("Committed by", _person(run.committer)),
         ),
@@ -91,6 +89,13 @@ def _what_now(run: Run, stage: Stage, failure: Failure | None, retried_by: str |
         ),
     )
     return [actions(f"retry:{reference}", retry, *links)]
+
+
+def _where(stage: Stage, failure: Failure | None) -> str:
+    """The place, from the stage on; what has the same name is said once."""
+    names = [stage.title, *([failure.job, failure.step] if failure is not None else [])]
+    once = " › ".join(escape(short(name, 100)) for name in dict.fromkeys(names) if name)
+    return f"{once} (attempt {stage.attempt})" if stage.attempt > 1 else once
 
 
 def _person(person: Person | None) -> str:

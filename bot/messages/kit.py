@@ -17,6 +17,7 @@ from bot.core.team import People
 Block = Mapping[str, Any]  # Slack's own JSON
 
 WEB = re.compile(r"https?://[^\s<>|\"'`\\]+")
+BESIDE = re.compile(r" \([^()\s]+@[^()\s]+\)$")
 USER = re.compile(r"[UW][A-Z0-9]{2,20}")
 GROUP = re.compile(r"S[A-Z0-9]{2,20}")
 CHANNEL = re.compile(r"[CGD][A-Z0-9]{2,20}")
@@ -107,12 +108,17 @@ def asked(asker: Asker | None) -> str:
     """Who asked for a run, in mrkdwn; only who asked in Slack is mentioned."""
     if asker is None:
         return "nobody we know"
-    return mention(asker.slack) if asker.slack else escape(short(asker.name, 100)) or "nobody we know"
+    return mention(asker.slack) if asker.slack else escape(_name(asker)) or "nobody we know"
 
 
 def asked_plainly(asker: Asker | None) -> str:
     """Who asked for a run, without markup."""
-    return short(asker.name, 100) if asker is not None and asker.name else "somebody"
+    return (_name(asker) if asker is not None else "") or "somebody"
+
+
+def _name(asker: Asker) -> str:
+    """The name without the address that runs carry beside it (deploy/README.md)."""
+    return short(BESIDE.sub("", asker.name), 100)
 
 
 def these(people: People) -> str:

@@ -86,15 +86,13 @@ def status_card(standings: Sequence[Standing]) -> Message:
     said = []
     for one in standings[:15]:
         active = [run for run in one.runs or () if not run.state.finished]
-        working = "Azure DevOps does not answer" if one.runs is None else f"{len(active)} running"
-        waits = f"{len(one.waiting)} waiting for approval"
-        said.append(f"{escape(one.model.name)}: {_serves(one.versions)}; {working}; {waits}")
+        runs = "Azure DevOps does not answer" if one.runs is None else _at_work(active, one.waiting)
+        said.append(f"{escape(one.model.name)}: {_serves(one.versions)}; {runs}")
         lines = [
             f"*{escape(one.model.name)}* in {channel_link(one.model.channel)}",
             f"Prod: {_serves(one.versions)}",
-            f"Runs: {working}",
+            f"Runs: {runs}{' (`/approve` asks)' if one.waiting else ''}",
             *(_run_line(run) for run in active[:5]),
-            *([f"🚦 {waits}: `/approve` lists them"] if one.waiting else []),
         ]
         blocks.append(section("\n".join(lines)))
     return fit(Message(f"How things stand: {'. '.join(said)}.", blocks=blocks))
@@ -127,6 +125,14 @@ def _run_line(run: Run) -> str:
     about = " ".join(word for word in (parameter(run, "action"), parameter(run, "model")) if word)
     state = f"{icon(run)} {link(run.url, f'run {run.number}')} {escape(what_happened(run))}"
     return " · ".join([state, f"{escape(short(about, 80))} {code(short(branch(run), 60))}", asked(asker(run)), when(run.created)])
+
+
+def _at_work(active: Sequence[Run], waiting: Sequence[Approval]) -> str:
+    """How many run and how many wait, each run in one of the two."""
+    wait = {approval.run_id for approval in waiting}
+    working = sum(run.id not in wait for run in active)
+    words = [f"{working} running"] if working else []
+    return ", ".join([*words, *([f"{len(wait)} waiting for approval"] if wait else [])]) or "none at work"
 
 
 def _count(number: int, noun: str) -> str:
