@@ -36,7 +36,7 @@ class Camera:
     async def channel(self) -> None:
         """Open the team's channel."""
         await self.go("slack/")
-        await self.page.locator("#switch").wait_for()
+        await self.page.locator("#composer-text").wait_for()
 
     async def be(self, who: Character) -> None:
         """Switch to somebody."""

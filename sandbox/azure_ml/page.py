@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _POLICY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_DIGEST = re.compile(r"\b((?:sha256:)?[0-9a-f]{12})[0-9a-f]{28,52}\b")  # what one tells apart by its beginning
 _LATEST = 200  # jobs that one page lists
 
 
@@ -36,6 +38,7 @@ class Studio:
         self._endpoints = endpoints
         self._containers = containers
         self._pages = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined)
+        self._pages.filters["digits"] = lambda text: _DIGEST.sub(r"\1…", text)
         self._pages.filters["when"] = lambda moment: moment[:19].replace("T", " ") if moment else ""
 
     def application(self, prefix: str) -> web.Application:

@@ -139,12 +139,12 @@ const folded = new Map(); // plan's first task -> whether the reader folded it; 
 
 function plan(block) {
   const states = block.tasks.map((it) => it.status || "pending");
-  const whole = states.includes("error") ? "error" : states.includes("in_progress") ? "in_progress" : states.length && states.every((it) => it === "complete") ? "complete" : "pending";
+  const whole = states.includes("error") ? "error" : states.includes("in_progress") ? "in_progress" : states.every((it) => it === "complete") ? "complete" : states.includes("complete") ? "" : "pending"; // some skipped: the title says what came of it
   const key = block.tasks[0]?.task_id;
   const done = states.filter((it) => it === "complete").length;
   const box = el(
     "details.plan", { open: !folded.get(key) },
-    el("summary", {}, status(whole), el("span.plan-title", {}, plain(block.title)), el("span.plan-count", {}, `${done} of ${states.length}`), el("span.plan-fold", {}, icon("down", 16))),
+    el("summary", {}, whole && status(whole), el("span.plan-title", {}, plain(block.title)), el("span.plan-count", {}, `${done} of ${states.length}`), el("span.plan-fold", {}, icon("down", 16))),
     el("ol.tasks", {}, block.tasks.map(task)),
   );
   box.addEventListener("toggle", () => folded.set(key, !box.open));

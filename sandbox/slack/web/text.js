@@ -60,7 +60,8 @@ export function date(seconds, format, fallback) {
 
 export function ago(when) {
   const seconds = Math.max(0, (Date.now() - when) / 1000);
-  const [size, unit] = [[86400, "day"], [3600, "hour"], [60, "minute"]].find(([size]) => seconds >= size) || [1, "second"];
+  if (seconds < 60) return "just now";
+  const [size, unit] = [[86400, "day"], [3600, "hour"], [60, "minute"]].find(([size]) => seconds >= size);
   return new Intl.RelativeTimeFormat(undefined, { numeric: "auto" }).format(-Math.floor(seconds / size), unit);
 }
 
