@@ -68,11 +68,9 @@ def _panel(
         panel.annotate(text, (max(value or 0.0, 0.0), row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
     if limit is not None:
         panel.axvline(limit, color="#c8453b", linewidth=1.2, linestyle=(0, (4, 3)), zorder=3)
-        panel.annotate(
-            "limit", (limit, 1), xycoords=("data", "axes fraction"), xytext=(3, 2), textcoords="offset points", fontsize=8, color="#c8453b"
-        )
     better = "lower is better" if metric.direction == "lower" else "higher is better"
     panel.set_title(metric.label + (" (decides)" if decides else ""), loc="left", fontsize=10, fontweight="bold", color=INK, pad=16)
+    better += "" if limit is None else f"; the limit is {limit:g}"
     panel.text(0, 1.02, better, transform=panel.transAxes, fontsize=8, color=FAINT, va="bottom")
     panel.margins(x=0.22)
     panel.invert_yaxis() if decides else None
