@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal
 
@@ -26,15 +26,15 @@ class Goal:
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}{'×' if self.of == 'ratio' else ''}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Figure:
     """One figure: what each round measured of us and, at about the same time, of the floor. Both in `unit`."""
 
     name: str
     unit: str
-    rounds: Sequence[float]
-    floors: Sequence[float] = ()
     goal: Goal | None = None
+    rounds: list[float] = field(default_factory=list)
+    floors: list[float] = field(default_factory=list)
 
     @property
     def value(self) -> float:
@@ -66,8 +66,8 @@ class Figure:
             "ratio": self.ratio,
             "goal": str(self.goal) if self.goal else None,
             "met": self.met,
-            "rounds": list(self.rounds),
-            "floors": list(self.floors),
+            "rounds": self.rounds,
+            "floors": self.floors,
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -40,30 +41,28 @@ print(time.process_time(), next(line.split()[1] for line in open("/proc/self/sta
 
 
 async def measure(folder: Path, rounds: int) -> list[Figure]:
-    """Start the bot anew in each round; then a fresh run's hook in each, until its card is posted; then leave it alone."""
-    computed, waited, libraries, loaded = [], [], [], []
+    """Start the bot anew in each round; then send it hooks of fresh runs; then leave it alone."""
+    latency = Figure("an idle bot, hook to Slack", "ms", Goal("ratio", 3))
+    computed = Figure("start to ready, with a new PostgreSQL", "s CPU", Goal("value", 4))
+    waited = Figure("start to ready, with a new PostgreSQL", "s")
+    memory = Figure("idle memory, without the Azure ML worker", "MB", Goal("value", 150))
+    database = Figure("its PostgreSQL beside it", "MB")
     async with _standing_town(folder / "town") as town:
         for _ in range(rounds):
-            seconds, megabytes = await asyncio.to_thread(_libraries, folder)
-            libraries.append(seconds)
-            loaded.append(megabytes)
             await town.bot.stop()
             shutil.rmtree(town.bot.data, ignore_errors=True)
+            seconds, megabytes = await asyncio.to_thread(_libraries, folder)
+            computed.floors.append(seconds)
+            memory.floors.append(megabytes)
             began = time.monotonic()
             await town.bot.start()
-            waited.append(time.monotonic() - began)
-            computed.append(sum(map(cpu_seconds, family(town.bot.pid) + family(_postmaster(town.bot)))))
-        shown, bare = await _hooks_to_cards(town, folder, 2 * rounds)
+            waited.rounds.append(time.monotonic() - began)
+            computed.rounds.append(sum(map(cpu_seconds, _both(town.bot))))
+        await _hooks_to_cards(town, folder, latency, 2 * rounds)
         await asyncio.sleep(IDLE)
-        memory = resident(town.bot.pid)
-        database = sum(map(proportional, family(_postmaster(town.bot))))
-    return [
-        Figure("an idle bot, hook to Slack", "ms", shown, bare, Goal("ratio", 3)),
-        Figure("start to ready, its first PostgreSQL included", "s CPU", computed, libraries, Goal("value", 4)),
-        Figure("start to ready", "s", waited),
-        Figure("idle memory, without the Azure ML worker", "MB", [memory], loaded, Goal("value", 150)),
-        Figure("its PostgreSQL beside it", "MB", [database]),
-    ]
+        memory.rounds.append(resident(town.bot.pid))
+        database.rounds.append(sum(map(proportional, family(_postmaster(town.bot)))))
+    return [latency, computed, waited, memory, database]
 
 
 @asynccontextmanager
@@ -81,16 +80,15 @@ async def _standing_town(folder: Path) -> AsyncIterator[Town]:
         await world.stop()
 
 
-async def _stand(_: PlanJob, __: Space, watch: Watch) -> JobOutcome:
+async def _stand(job: PlanJob, space: Space, watch: Watch) -> JobOutcome:
     await watch.canceled.wait()
     return JobOutcome(Result.CANCELED, {})
 
 
-async def _hooks_to_cards(town: Town, folder: Path, rounds: int) -> tuple[list[float], list[float]]:
-    """Milliseconds from sending a hook, or a request to the floor, until Slack has the post that comes of it."""
+async def _hooks_to_cards(town: Town, folder: Path, latency: Figure, rounds: int) -> None:
+    """Milliseconds from sending a hook, or a request to the floor, until Slack has the card that is posted for it: the same for both."""
     environment = town.bot.environment()
     credentials = (environment["HOOKS_USERNAME"], environment["HOOKS_PASSWORD"], environment["HOOKS_SECRET"])
-    shown, bare = [], []
     async with (
         serving("bare", folder, CHANNEL, environment=environment) as floor_port,
         Connection(floor_port) as floor,
@@ -99,19 +97,21 @@ async def _hooks_to_cards(town: Town, folder: Path, rounds: int) -> tuple[list[f
         for number in range(rounds + 1):
             run = await town.azure.queue(ADA)
             await asyncio.sleep(POSTS_APART)
-            bare.append(await _until_posted(town.slack, floor, post("/", str(run).encode(), {})))
             delivery = hook_request(hook(run, "run", {}, number), *credentials)
-            shown.append(await _until_posted(town.slack, bot, delivery))
-    return shown[1:], bare[1:]  # the first of each opened the connections
+            latency.rounds.append(await _until_posted(town.slack, bot, delivery))
+            await asyncio.sleep(POSTS_APART)
+            again = {"run": run, "blocks": town.slack.messages(CHANNEL)[-1]["blocks"]}
+            latency.floors.append(await _until_posted(town.slack, floor, post("/", json.dumps(again).encode(), {})))
+    del latency.rounds[0], latency.floors[0]  # the first of each opened the connections
 
 
 async def _until_posted(slack: Slack, connection: Connection, request: bytes) -> float:
-    def posted() -> Call | None:
-        return next((call for call in slack.calls if call.at > began and call.method == "chat.postMessage" and not call.error), None)
+    def posted() -> list[Call]:
+        return [call for call in slack.calls if call.at > began and call.method == "chat.postMessage" and not call.error]
 
     began = time.time()
     await connection.ask(request)
-    return 1000 * ((await slack.wait_for(posted)).at - began)
+    return 1000 * ((await slack.wait_for(posted))[0].at - began)
 
 
 def _libraries(folder: Path) -> tuple[float, float]:
@@ -119,6 +119,11 @@ def _libraries(folder: Path) -> tuple[float, float]:
     environment = os.environ | {"AZURE_DEVOPS_CACHE_DIR": str(folder)}
     said = subprocess.run([sys.executable, "-c", LIBRARIES], env=environment, check=True, capture_output=True, text=True).stdout.split()
     return float(said[0]), int(said[1]) / 1024
+
+
+def _both(bot: BotProcess) -> list[int]:
+    """Every process of the bot and of its PostgreSQL."""
+    return family(bot.pid) + family(_postmaster(bot))
 
 
 def _postmaster(bot: BotProcess) -> int:

@@ -10,8 +10,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ async def floor() -> AsyncIterator[web.Application]:
 
 @asynccontextmanager
 async def bare(channel: str) -> AsyncIterator[web.Application]:
-    """One read of Azure DevOps and one post to Slack for each request, with the SDKs that the bot uses, and nothing else."""
+    """One read of Azure DevOps and one post of the given blocks for each request, with the SDKs that the bot uses, and nothing else."""
     token = await asyncio.to_thread(Credential().token, AZURE_DEVOPS)
     builds = BuildClient(f"https://dev.azure.com/{ORGANIZATION}", BasicTokenAuthentication({"access_token": token}))
     builds.config.keep_alive = True
@@ -87,8 +87,9 @@ async def bare(channel: str) -> AsyncIterator[web.Application]:
         web_client = slack.client(os.environ["SLACK_BOT_TOKEN"], session)
 
         async def take(request: web.Request) -> web.Response:
-            build = await asyncio.to_thread(builds.get_build, PROJECT, int(await request.read()))
-            await web_client.chat_postMessage(channel=channel, text=f"Run {build.build_number} is {build.status}.")
+            asked = await request.json()
+            build = await asyncio.to_thread(builds.get_build, PROJECT, asked["run"])
+            await web_client.chat_postMessage(channel=channel, text=f"Run {build.build_number} is {build.status}.", blocks=asked["blocks"])
             return web.Response()
 
         app = web.Application()
@@ -153,9 +154,13 @@ async def main(what: str, port: int, *more: str) -> None:
         await stop.wait()
         server.close()
         return
-    servers = {"bot": lambda: bot(Path(more[0]), int(more[1])), "floor": floor, "bare": lambda: bare(more[0])}
+    servers: Mapping[str, Callable[[], AbstractAsyncContextManager[web.Application]]] = {
+        "bot": lambda: bot(Path(more[0]), int(more[1])),
+        "floor": floor,
+        "bare": lambda: bare(more[0]),
+    }
     async with servers[what]() as app:
-        runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", port).start()
