@@ -91,7 +91,7 @@ def status_card(standings: Sequence[Standing]) -> Message:
         lines = [
             f"*{escape(one.model.name)}* in {channel_link(one.model.channel)}",
             f"Prod: {_serves(one.versions)}",
-            f"Runs: {runs}{' (`/approve` asks)' if one.waiting else ''}",
+            f"Runs: {runs}{': `/approve` lists them' if one.waiting else ''}",
             *(_run_line(run) for run in active[:5]),
         ]
         blocks.append(section("\n".join(lines)))
