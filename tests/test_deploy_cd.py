@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from deploy.ml.prod import Release, crown, deployment_name, plan
 from deploy.ml.qa import address, crashing, group
 from deploy.ml.smoke import Examples, Outcome, examples, smoke, verdict
 from deploy.ml.stage import Failed, quote
+from sandbox import processes
 from sandbox.names import AGENT
 from sandbox.world import World
 from tests.sandboxes import ROOT, sandbox
@@ -281,105 +282,88 @@ def test_what_an_image_copies_is_there(dockerfile: str) -> None:
     assert missing == ([] if "bot" in dockerfile else ["model/"])  # the stage lays the model beside the recipe
 
 
-REGISTER = """
-import sys
+# A model on its way to people, stage by stage in one process; then the same with examples that it does not agree with.
+PROGRAM = """
+import json, pathlib, sys
 import mlflow.sklearn
 from azure.ai.ml.entities import Model
 from sklearn.linear_model import Ridge
-from deploy.ml import config, data, stage
-parts = data.split(data.load(), 20)
-mlflow.sklearn.save_model(Ridge().fit(parts.training.features, parts.training.target), sys.argv[1], pip_requirements=["scikit-learn"])
-ml = stage.client(config.load().workspace)
-for version, stage in (("1", "champion"), ("2", "candidate")):
-    ml.models.create_or_update(Model(name="diabetes", version=version, path=sys.argv[1], type="mlflow_model", tags={"stage": stage}))
-"""
+from deploy.ml import config, data, image, prod, qa, stage
 
+folder = pathlib.Path(sys.argv[1])
+workspace = config.load().workspace
 
-TAGS = """
-import json, sys
-from deploy.ml.config import load
-from deploy.ml.image import Registry
-registry = Registry(load().workspace)
-print(json.dumps([registry.digest("diabetes", tag) for tag in sys.argv[1:]]))
+def run(title, module, *words):
+    print(f"## {title}", flush=True)
+    try:
+        module.main([*words, "--out", str(folder / title)])
+    except stage.Failed as problem:
+        print(f"failed: {problem}", flush=True)
+
+rows = data.split(data.load(), 20).training
+mlflow.sklearn.save_model(Ridge().fit(rows.features, rows.target), str(folder / "model"), pip_requirements=["scikit-learn"])
+ml = stage.client(workspace)
+for version, of in (("1", "champion"), ("2", "candidate")):
+    ml.models.create_or_update(Model(name="diabetes", version=version, path=str(folder / "model"), type="mlflow_model", tags={"stage": of}))
+
+stage.write(folder / "image" / "model.json", {"name": "diabetes", "version": "2"})
+run("image", image, "--model-json", str(folder / "image" / "model.json"))
+run("qa", qa, "--delivery", str(folder / "image"))
+run("prod", prod, "--delivery", str(folder / "image"))
+
+built = stage.read(folder / "image" / "image.json")
+registry = image.Registry(workspace)
+stage.write(folder / "tags.json", {"digests": [registry.digest("diabetes", tag) for tag in (built["tag"], "no-such-tag")]})
+
+stage.write(folder / "image" / "image.json", built | {"examples": built["examples"] | {"predictions": [0.0] * 5}})
+run("wrong", prod, "--delivery", str(folder / "image"))
 """
 
 
 @pytest.mark.world
 @pytest.mark.timeout(300)
-async def test_a_registered_model_reaches_prod(local: Delivery) -> None:
-    await local.run("-c", REGISTER, str(local.folder / "model"))
-    local.hand_on("model.json", {"name": "diabetes", "version": "2"})
+async def test_a_registered_model_reaches_prod(tmp_path: Path) -> None:
+    folder = tmp_path / "delivery"
+    folder.mkdir()
 
-    await local.stage("image", "--model-json", str(local.folder / "model.json"))
-    image = local.read("image.json")
-    await local.stage("qa", "--delivery", str(local.folder))
-    await local.stage("prod", "--delivery", str(local.folder))
-
-    assert json.loads(await local.run("-c", TAGS, image["tag"], "no-such-tag")) == [image["digest"], None]
-    qa, prod = local.read("qa.json"), local.read("prod.json")
-    assert image["location"] == f"contosoml.azurecr.io/diabetes@{image['digest']}"
-    assert (qa["passed"], qa["checked"], qa["digest"]) == (True, 5, image["digest"])
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{qa['endpoint']}/health") as probed,
-        session.post(f"{qa['endpoint']}/invocations", json={}) as uninvited,
-    ):
-        assert (probed.status, uninvited.status) == (200, 401)  # nobody but the stage had the key
-    assert (prod["passed"], prod["checked"], prod["digest"]) == (True, 5, image["digest"])
-    assert prod["endpoint"].endswith("/api/v1/endpoint/diabetes/score")
-    assert local.stages() == {"diabetes/1": "former", "diabetes/2": "champion"}
-
-    local.hand_on("image.json", image | {"examples": image["examples"] | {"predictions": [0.0] * 5}})
-    log = await local.stage("prod", "--delivery", str(local.folder), fails=True)
-
-    assert "##vso[task.logissue type=error]Prod: The prediction is" in log
-    assert not local.read("prod.json")["passed"]
-
-
-class Delivery:
-    """Runs stages one after the other, as the agent would, in one folder."""
-
-    def __init__(self, world: World, folder: Path) -> None:
-        self.folder = folder
-        self._world = world
-        folder.mkdir()
-
-    async def stage(self, name: str, *arguments: str, fails: bool = False) -> str:
-        """Run a stage script; returns its log."""
-        return await self.run("-m", f"deploy.ml.{name}", *arguments, "--out", str(self.folder), fails=fails)
-
-    async def run(self, *arguments: str, fails: bool = False) -> str:
-        """Run Python under the agent's identity; returns what it printed."""
-        log = self.folder / "log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *arguments,
-                cwd=ROOT,
-                env=self._world.outside(AGENT),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-            assert await process.wait() == int(fails), log.read_text()
-        return log.read_text()
-
-    def stages(self) -> dict[str, str]:
-        """The tag `stage` of every registered version."""
-        return {key: document["properties"]["tags"]["stage"] for key, document in self._world.state.table("azure.models").items()}
-
-    def hand_on(self, name: str, document: Mapping[str, Any]) -> None:
-        (self.folder / name).write_text(json.dumps({"schema": 1, **document}))
-
-    def read(self, name: str) -> dict[str, Any]:
-        return dict(json.loads((self.folder / name).read_text()))
-
-
-@pytest.fixture
-async def local(tmp_path: Path) -> AsyncIterator[Delivery]:
     async with sandbox(tmp_path / "world", Serving) as world:
         await workspace(world)
-        yield Delivery(world, tmp_path / "delivery")
+        said = await _told(world, folder)
+        qa, prod = (_read(folder / name / f"{name}.json") for name in ("qa", "prod"))
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{qa['endpoint']}/health") as probed,
+            session.post(f"{qa['endpoint']}/invocations", json={}) as uninvited,
+        ):
+            assert (probed.status, uninvited.status) == (200, 401)  # nobody but the stage had the key
+        models = world.state.table("azure.models").items()
+        stages = {key: document["properties"]["tags"]["stage"] for key, document in models}
+
+    image = _read(folder / "image" / "image.json")
+    assert image["location"] == f"contosoml.azurecr.io/diabetes@{image['digest']}"
+    assert _read(folder / "tags.json")["digests"] == [image["digest"], None]
+    assert (qa["passed"], qa["checked"], qa["digest"]) == (True, 5, image["digest"])
+    assert (prod["passed"], prod["checked"], prod["digest"]) == (True, 5, image["digest"])
+    assert prod["endpoint"].endswith("/api/v1/endpoint/diabetes/score")
+    assert stages == {"diabetes/1": "former", "diabetes/2": "champion"}
+    assert said.count("failed: ") == 1
+    assert "failed: Prod: The prediction is" in said.partition("## wrong")[2]
+    assert not _read(folder / "wrong" / "prod.json")["passed"]
+
+
+async def _told(world: World, folder: Path) -> str:
+    """What the program prints under the agent's identity."""
+    log = folder / "log"
+    words = [sys.executable, "-c", PROGRAM, str(folder)]
+    process = await processes.start(words, folder=ROOT, environment=world.outside(AGENT), output=log)
+    code = await process.wait()
+    processes.clear(process)
+    assert code == 0, log.read_text()
+    return log.read_text()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text()))
 
 
 @dataclass

@@ -64,7 +64,7 @@ def evaluate_training(client: MLClient, model: config.Model, training: Mapping[s
         raise stage.Failed(f"The training is of {training.get('model')!r}, not of {model.name!r}.")
     holdout = data.split(data.load(), model.seed).holdout
     standing = registry.champion(registry.versions(client, model.name))
-    champion = _champion(client, standing, holdout) if standing else None
+    champion = _champion(client, model, standing, holdout) if standing else None
     candidates = tuple(
         _scored(
             Contender(
@@ -83,7 +83,7 @@ def evaluate_version(client: MLClient, model: config.Model, version: str, model_
     holdout = data.split(data.load(), model.seed).holdout
     known = registry.versions(client, model.name)
     wanted, standing = registry.chosen(known, version), registry.champion(known)
-    champion = _champion(client, standing, holdout) if standing else None
+    champion = _champion(client, model, standing, holdout) if standing else None
     tags = wanted.tags or {}
     candidate = _scored(
         Contender(
@@ -93,7 +93,7 @@ def evaluate_version(client: MLClient, model: config.Model, version: str, model_
             run_id=tags.get("run_id"),
             job=tags.get("job"),
         ),
-        partial(_download_version, client, wanted),
+        partial(registry.download, client, model.name, str(wanted.version)),
         holdout,
     )
     if model_out is not None:
@@ -154,10 +154,10 @@ def _hand_on(out: Path, model: config.Model, evaluation: Evaluation) -> None:
     stage.set_variable("verdict", evaluation.outcome.verdict, output=True)
 
 
-def _champion(client: MLClient, standing: Any, holdout: data.Rows) -> Contender:
+def _champion(client: MLClient, model: config.Model, standing: Any, holdout: data.Rows) -> Contender:
     tags = standing.tags or {}
     contender = Contender("champion", tags.get("algorithm", ""), version=str(standing.version), run_id=tags.get("run_id"))
-    return _scored(contender, partial(_download_version, client, standing), holdout)
+    return _scored(contender, partial(registry.download, client, model.name, str(standing.version)), holdout)
 
 
 def _scored(contender: Contender, fetch: Callable[[Path], Path], holdout: data.Rows) -> Contender:
@@ -178,20 +178,7 @@ def _scored(contender: Contender, fetch: Callable[[Path], Path], holdout: data.R
 
 def _download_output(client: MLClient, job: str, folder: Path) -> Path:
     client.jobs.download(job, download_path=folder, output_name="model")
-    return _mlflow_model(folder, f"output of job {job}")
-
-
-def _download_version(client: MLClient, model: Any, folder: Path) -> Path:
-    client.models.download(model.name, model.version, download_path=folder)
-    return _mlflow_model(folder, f"{model.name} version {model.version}")
-
-
-def _mlflow_model(folder: Path, of: str) -> Path:
-    """The folder with the MLmodel file, wherever the SDK has put it below this one. Raises Failed."""
-    found = sorted(folder.rglob("MLmodel"), key=lambda file: len(file.parts))
-    if not found:
-        raise stage.Failed(f"the {of} holds no MLflow model")
-    return found[0].parent
+    return registry.mlflow_model(folder, f"The output of job {job}")
 
 
 if __name__ == "__main__":

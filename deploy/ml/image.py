@@ -24,6 +24,7 @@ import requests
 from azure.identity import DefaultAzureCredential
 
 from deploy.ml.config import Workspace, load
+from deploy.ml.registry import download
 from deploy.ml.smoke import Examples
 from deploy.ml.stage import Failed, client, quote, read, run, say, write
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     name, version = str(model["name"]), str(model["version"])
     seed = config.model(name).seed
     with tempfile.TemporaryDirectory() as scratch:
-        folder = download(workspace, name, version, Path(scratch) / "download")
+        folder = download(client(workspace), name, version, Path(scratch) / "download")
         context = assemble(folder, Path(scratch) / "context")
         given = {"PYTHON": f"{sys.version_info.major}.{sys.version_info.minor}", "MODEL": name, "VERSION": version}
         tag = f"v{version}-{fingerprint(context, given)[:12]}"
@@ -59,15 +60,6 @@ def main(arguments: Sequence[str]) -> None:
         examples = known_answers(folder, seed)
     document = {"name": name, "tag": tag, "digest": digest, "location": f"{registry.server}/{name}@{digest}"}
     write(asked.out / "image.json", document | {"examples": examples.document})
-
-
-def download(workspace: Workspace, name: str, version: str, target: Path) -> Path:
-    """The registered model's folder, the one with its MLmodel file. Raises Failed."""
-    client(workspace).models.download(name=name, version=version, download_path=str(target))
-    found = sorted(target.rglob("MLmodel"), key=lambda file: len(file.parts))
-    if not found:
-        raise Failed(f"Model {name} version {version} has no MLmodel file: only MLflow models can be served.")
-    return found[0].parent
 
 
 def known_answers(model: Path, seed: int) -> Examples:

@@ -38,7 +38,10 @@ def main(arguments: Sequence[str]) -> None:
         raise Failed(f"The delivery's image is of {image['name']}, its model is {registered['name']}.")
     ml = client(config.workspace)
     release = Release(ml, model, image)
-    outcome = release.roll_out()
+    try:
+        outcome = release.roll_out()
+    except HttpResponseError as problem:  # of Azure itself, not of the deployment
+        outcome = Outcome(False, 0, None, first_line(problem))
     result = {
         "environment": "prod",
         "target": "aks",
@@ -90,7 +93,10 @@ class Release:
         self.url = ""
 
     def roll_out(self) -> Outcome:
-        """Deploy beside, test, move the traffic, test again, clear away. Whatever fails leaves the traffic as it was."""
+        """Deploy beside, test, move the traffic, test again, clear away. A test that fails leaves the traffic as it was.
+
+        Raises HttpResponseError where Azure itself refuses.
+        """
         endpoint = self._endpoint()
         self.url = str(endpoint.scoring_uri)
         deployments = {each.name: each for each in self._ml.online_deployments.list(self._model.endpoint)}

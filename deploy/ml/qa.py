@@ -8,6 +8,7 @@ deployment and kept nowhere.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,10 @@ def main(arguments: Sequence[str]) -> None:
     asked = _arguments(arguments)
     workspace = load().workspace
     image = read(asked.delivery / "image.json")
-    outcome, endpoint = deploy(workspace, image)
+    try:
+        outcome, endpoint = deploy(workspace, image)
+    except HttpResponseError as problem:
+        outcome, endpoint = Outcome(False, 0, None, first_line(problem)), ""
     result = {
         "environment": "qa",
         "target": "aci",
@@ -64,17 +68,13 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def deploy(workspace: Workspace, image: Mapping[str, Any]) -> tuple[Outcome, str]:
-    """Replace the model's container group and test it; returns how that went, and the address."""
+    """Replace the model's container group and test it; returns how that went, and the address. Raises HttpResponseError."""
     name, key = f"{image['name']}-qa", secrets.token_urlsafe(32)
     with ContainerInstanceManagementClient(DefaultAzureCredential(), workspace.subscription) as instances:
         groups = instances.container_groups
         say(f"Container group {name}: {image['location']}")
-        try:
-            wanted = group(workspace, image, key)
-            made = groups.begin_create_or_update(workspace.resource_group, name, wanted, polling_interval=5).result()
-        except HttpResponseError as problem:
-            return Outcome(False, 0, None, first_line(problem)), ""
-        endpoint = address(made)
+        wanted = group(workspace, image, key)
+        endpoint = address(groups.begin_create_or_update(workspace.resource_group, name, wanted, polling_interval=5).result())
         outcome = smoke(
             f"{endpoint}/invocations",
             examples(image),
@@ -82,8 +82,9 @@ def deploy(workspace: Workspace, image: Mapping[str, Any]) -> tuple[Outcome, str
             hopeless=lambda: crashing(groups.get(workspace.resource_group, name)),
         )
         if not outcome.passed:
-            log = instances.containers.list_logs(workspace.resource_group, name, wanted.containers[0].name, tail=LOG_LINES)
-            quote(log.content or "")
+            with contextlib.suppress(HttpResponseError):  # the test's own reason is the one to be told
+                log = instances.containers.list_logs(workspace.resource_group, name, wanted.containers[0].name, tail=LOG_LINES)
+                quote(log.content or "")
     return outcome, endpoint
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.ml.stage import Failed
@@ -38,6 +39,20 @@ def chosen(found: Iterable[Any], version: str) -> Any:
         if version in ("latest", str(model.version)):
             return model
     raise Failed(f"Version {version} is not registered; known: {', '.join(str(model.version) for model in known) or 'none'}.")
+
+
+def download(client: MLClient, name: str, version: str, folder: Path) -> Path:
+    """The folder with a registered version's MLmodel file, somewhere below the given one. Raises Failed."""
+    client.models.download(name=name, version=version, download_path=str(folder))
+    return mlflow_model(folder, f"{name} version {version}")
+
+
+def mlflow_model(folder: Path, of: str) -> Path:
+    """The folder with the MLmodel file, wherever the SDK has put it below this one. Raises Failed."""
+    found = sorted(folder.rglob("MLmodel"), key=lambda file: len(file.parts))
+    if not found:
+        raise Failed(f"{of} holds no MLflow model, and no other can be scored or served.")
+    return found[0].parent
 
 
 def next_version(found: Iterable[Any]) -> str:
