@@ -100,7 +100,8 @@ async def _retry(bot: Bot, run: Run, reference: StageAttempt, operation: Operati
     model = model_of(bot.team, run)
     if model is not None and card is not None and not outcome.again:
         await bot.board.show(model.channel, subject(run, "failure", reference.stage, reference.attempt), card, under=subject(run))
-    return note(f"{reference.stage} of run {run.number} runs again.")
+    title = next(stage.title for stage in run.stages if stage.name == reference.stage)
+    return note(f"{title} of run {run.number} runs again.")
 
 
 async def _retried_card(bot: Bot, run: Run, reference: StageAttempt, person: str) -> Message | None:

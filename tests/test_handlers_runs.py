@@ -310,7 +310,7 @@ async def test_a_failed_stage_is_retried_and_its_button_goes(world: World) -> No
     reply = await retry_stage(world.bot, RETRY)
 
     assert isinstance(reply, Message)
-    assert reply.text == "train of run 20261123.1 runs again."
+    assert reply.text == "Train of run 20261123.1 runs again."
     assert world.pipelines.retries == [(480, "train")]
     assert "had the failed jobs run again" in str(world.board.shown[CHANNEL, "run/480/failure/train/1"])
     assert world.store.audit == [(ADA.id, "retry", "480/train/1", Allowed())]
