@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from deploy.ml import candidates, chart, config, evaluate, gate, prepare, register, registry, stage, train, workspace
+from deploy.ml import candidates, chart, config, data, evaluate, gate, prepare, register, registry, score, stage, train, workspace
 from deploy.ml.candidates import Candidate, Plan
 from deploy.ml.config import Mistake, Parameter
 from deploy.ml.gate import Contender, Outcome
@@ -120,6 +120,7 @@ def test_the_checks_that_a_run_makes_of_its_code_pass() -> None:
         ({"azure_ml": {}}, "[azure_ml] needs subscription"),
         ({"models": []}, "the table [models] is missing"),
         ({"models": {"m": {}}}, "the table [models.m.metrics] is missing"),
+        ({"models": {"m": {"metrics": {"mape": {}}}}}, "[models.m.metrics.mape] is no metric that deploy/ml/score.py measures"),
     ],
 )
 def test_a_mistake_in_the_file_is_said_with_its_place(change: dict[str, Any], says: str) -> None:
@@ -163,6 +164,14 @@ def test_settings_are_held_against_what_the_model_declares() -> None:
 def test_a_wrong_setting_is_refused_with_what_is_possible(text: str, says: str) -> None:
     with pytest.raises(Mistake, match=re.escape(says)):
         candidates.parse(text, MODEL.parameters)
+
+
+def test_the_metrics_that_may_be_declared_are_those_that_are_measured() -> None:
+    class Mean:
+        def predict(self, features: Any) -> list[float]:
+            return [150.0] * len(features)
+
+    assert tuple(score.metrics(Mean(), data.split(data.load(), MODEL.seed).holdout)) == config.METRICS
 
 
 def test_a_limit_on_one_side_only_is_said_so() -> None:
@@ -333,8 +342,6 @@ def test_an_evaluation_that_could_not_begin_is_handed_on_all_the_same() -> None:
 
 def test_three_settings_are_each_better_than_the_one_before() -> None:
     """What the story and the tour rely on: weak settings, the defaults, and a change worth merging."""
-    from deploy.ml import data, score  # noqa: PLC0415
-
     parts = data.split(data.load(), MODEL.seed)
 
     def best(settings: str, ridge: float | None = None) -> Contender:

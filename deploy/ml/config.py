@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 FILE = Path("callboard.toml")
+METRICS = ("mae", "rmse", "r2")  # what deploy/ml/score.py measures
 
 
 class Mistake(Exception):
@@ -146,6 +147,8 @@ def _model(name: str, table: Mapping[str, Any]) -> Model:
 
 
 def _metric(name: str, table: Mapping[str, Any], where: str) -> Metric:
+    if name not in METRICS:
+        raise Mistake(f"callboard.toml: [{where}] is no metric that deploy/ml/score.py measures; it measures {', '.join(METRICS)}.")
     direction = table.get("direction")
     if direction not in ("lower", "higher"):
         raise Mistake(f'callboard.toml: [{where}] needs direction = "lower" or "higher", not {direction!r}.')

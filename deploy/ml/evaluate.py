@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
     settings = config.load()
     model = settings.model(asked.model)
     try:
+        score.get_ready()
         client = stage.client(settings.workspace)
         if asked.training:
             evaluation = evaluate_training(client, model, stage.read(asked.training))

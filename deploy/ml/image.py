@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 from azure.identity import DefaultAzureCredential
 
+from deploy.ml import score
 from deploy.ml.config import Workspace, load
 from deploy.ml.registry import download
 from deploy.ml.smoke import Examples
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     model = read(asked.model_json)
     name, version = str(model["name"]), str(model["version"])
     seed = config.model(name).seed
+    score.get_ready()
     with tempfile.TemporaryDirectory() as scratch:
         folder = download(client(workspace), name, version, Path(scratch) / "download")
         context = assemble(folder, Path(scratch) / "context")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from deploy.ml.data import Rows
 
-METRICS = ("mae", "rmse", "r2")
+
+def get_ready() -> None:
+    """Import what reads MLflow's safe model format, before anything large is imported.
+
+    skops looks for the homes of some hundred functions in every module there is: after the Azure SDK and MLflow, that takes seconds.
+    """
+    with contextlib.suppress(ImportError):  # MLflow says itself what it lacks
+        importlib.import_module("skops.io")
 
 
 class Unscorable(Exception):

@@ -47,7 +47,6 @@ class Jobs:
         self._jobs = world.state.table("azure.jobs")
         self._runs = world.state.table("azure.runs")  # what run history adds: times, error
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._nodes: dict[str, asyncio.Semaphore] = {}
         assets.job_output = self.output
 
@@ -231,7 +230,6 @@ class Jobs:
         own = {key: str(value) for key, value in (properties.get("environmentVariables") or {}).items()}
         preempt = self._world.faults.take("aml.preempt")
         process = await processes.start(["/bin/bash", "-c", line], folder=folder, environment=environment | own, output=self._log(name))
-        self._processes[name] = process
         self._set(name, "Running", startTimeUtc=arm.now())
         killer = asyncio.create_task(self._preempt(name, process, preempt)) if preempt is not None else None
         limit = _seconds((properties.get("limits") or {}).get("timeout"))
@@ -243,7 +241,7 @@ class Jobs:
             if killer:
                 killer.cancel()
             await processes.end(process)
-            del self._processes[name]
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         if code_of_exit == 0:
             return "Completed", None
         if code_of_exit < 0 and preempt is not None:
