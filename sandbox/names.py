@@ -51,7 +51,12 @@ class Character:
 
 
 ADA = Character(
-    "U0ADA0001", "Ada Lovelace", "ada@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1001", "ML engineer", groups=("S0MLTEAM", "S0RELEASE")
+    "U0ADA0001",
+    "Ada Lovelace",
+    "ada@contoso.example",
+    "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1001",
+    "ML engineer",
+    groups=("S0MLTEAM", "S0RELEASE"),
 )
 GRACE = Character(
     "U0GRACE01",
