@@ -28,8 +28,8 @@ demo: setup ## The whole product in the sandbox, with a page to click in
 story: setup ## The same story, headless; exits non-zero if any step fails
 	@$(RUN) -m sandbox story
 
-pictures: setup ## A picture of everything one sees, in docs/pictures (needs Chromium)
-	@$(RUN) -m sandbox pictures --folder docs/pictures
+pictures: setup ## A picture of everything one sees, in docs/pictures, and README's (needs Chromium)
+	@$(RUN) -m sandbox pictures --folder docs/pictures && cp docs/pictures/channel.png docs/channel.png
 
 test: setup ## Every test
 	$(RUN) -m pytest --cov --cov-report=term -q

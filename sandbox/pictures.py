@@ -15,7 +15,7 @@ from sandbox.town import Town, town
 if TYPE_CHECKING:
     from playwright.async_api import Locator, Page
 
-WIDTH, HEIGHT = 1480, 920
+WIDTH, HEIGHT = 1500, 920
 PATIENCE = 120_000  # milliseconds for a run to come to where the next picture is
 README = "channel.png"
 
