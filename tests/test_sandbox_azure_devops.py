@@ -684,6 +684,8 @@ def test_new_settings_change_one_line_of_the_file(root: Path) -> None:
     assert after == before.replace("alpha = 10.0", "alpha = 2.5")
     with pytest.raises(candidates.BadSettings, match="alpha must be a number, not 'much'"):
         candidates.change(before, "diabetes", {("ridge", "alpha"): "much"})
+    with pytest.raises(candidates.BadSettings, match="alpha must be a number, not 'inf'"):
+        candidates.change(before, "diabetes", {("ridge", "alpha"): "inf"})
     with pytest.raises(candidates.BadSettings, match="has no setting depth of ridge"):
         candidates.change(before, "diabetes", {("ridge", "depth"): "1"})
 

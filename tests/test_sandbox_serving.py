@@ -321,6 +321,13 @@ def test_a_wrong_dockerfile_fails_in_dockers_words(tmp_path: Path, dockerfile: s
     assert str(failed.value) == words
 
 
+def test_a_dockerfile_lies_in_its_context(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+
+    with pytest.raises(BuildFailed, match="unable to evaluate symlinks in Dockerfile path"):
+        Layout(tmp_path / "layout").build(_context(tmp_path / "context"), "../Dockerfile", _quiet)
+
+
 def test_an_instruction_may_span_lines() -> None:
     instructions = parse("FROM a\n# a word on it\nRUN one \\\n    two\nUSER 1")
 
@@ -337,6 +344,7 @@ async def test_the_registry_builds_an_image_and_says_honestly_what_it_did_not_do
     image, _ = place.azure.registry.image(f"{LOGIN_SERVER}/greeter:one")
     assert image.digest == built["digests"][0]
     assert image.environment["GREETING"] == "hello Ada"
+    assert not list((place.folder / "world" / "registry" / "source").iterdir())  # what was sent to be built is not kept
 
 
 @pytest.mark.world
@@ -428,6 +436,22 @@ async def test_an_online_endpoint_serves_its_deployments_to_those_who_have_a_key
     await place.restart()
 
     await _endpoint_answers(seen["url"], seen["key"])
+
+
+@pytest.mark.world
+async def test_what_lost_its_image_has_failed_and_does_not_keep_the_sandbox_from_starting(place: Place) -> None:
+    gone = f"{LOGIN_SERVER}/greeter@sha256:{'0' * 64}"
+    container = {"name": "model", "properties": {"image": gone}}
+    group = {"asked": {"location": "westeurope", "properties": {"containers": [container]}}, "port": 0, "stopped": False}
+    deployment = {"asked": {"properties": {}}, "image": gone, "scoring": "/score", "ready": "/health", "port": 0}
+    groups, deployments = (place.world.state.table(name) for name in ("containers.groups", "endpoints.deployments"))
+    groups["greeter-qa"] = group | {"provisioning": "Succeeded"}
+    deployments["greeter/blue"] = deployment | {"state": "Succeeded"}
+
+    await place.restart()
+
+    assert place.world.state.table("containers.groups")["greeter-qa"]["provisioning"] == "Failed"
+    assert place.world.state.table("endpoints.deployments")["greeter/blue"]["state"] == "Failed"
 
 
 async def _endpoint_answers(url: str, key: str) -> None:
