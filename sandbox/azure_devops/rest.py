@@ -248,7 +248,7 @@ class Rest:
 
     async def _pipeline_logs(self, call: Call) -> web.Response:
         run = self._run_of(self._pipeline(call.number("pipelineId")), call.number("runId"))
-        logs = self._finished_logs(run)
+        logs = await asyncio.to_thread(self._finished_logs, run)
         if "logId" in call.values:
             return ok(_one_of(logs, call.number("logId"), lambda log: log["id"]))
         return ok({"logs": logs, "url": f"{views.API}/pipelines/{run.pipeline}/runs/{run.id}/logs"})
@@ -319,10 +319,10 @@ class Rest:
     async def _logs(self, call: Call) -> web.Response:
         run = self._run(call.number("buildId"))
         if "logId" not in call.values:
-            return ok(collection(self._finished_logs(run)))
+            return ok(collection(await asyncio.to_thread(self._finished_logs, run)))
         number = call.number("logId")
-        _one_of(self._finished_logs(run), number, lambda log: log["id"])
-        lines = _lines(self._project.places.log(run.id, number))
+        _one_of(await asyncio.to_thread(self._finished_logs, run), number, lambda log: log["id"])
+        lines = await asyncio.to_thread(_lines, self._project.places.log(run.id, number))
         first, last = call.query.get("startline", ""), call.query.get("endline", "")
         chosen = lines[max(int(first) - 1, 0) if first.isdigit() else 0 : int(last) if last.isdigit() else None]
         if call.accepts == "text/plain":
