@@ -16,7 +16,9 @@ from bench.requests import commands, hooks
 CONNECTIONS = 32
 SECONDS = 1.5
 PAUSE = 0.02  # seconds between two requests that are sent one after the other
-HOOKS, COMMANDS, SYNCS = 75, 40, 40  # of those, in each round
+TYPING = 0.1  # seconds between two commands: one is worked off before the next one comes
+SETTLE = 12.0  # seconds until the hooks' wake-ups have come, too
+HOOKS, COMMANDS, SYNCS = 75, 15, 30  # of those, in each round
 
 
 async def measure(folder: Path, rounds: int) -> list[Figure]:
@@ -40,8 +42,10 @@ async def measure(folder: Path, rounds: int) -> list[Figure]:
                 taken = await latencies(port, PAUSE, HOOKS, hook)
                 p50.append(median(taken))
                 p99.append(quantiles(taken, n=100, method="inclusive")[98])
-            acked.floors.append(median(await latencies(floor, PAUSE, COMMANDS, command)))
-            acked.rounds.append(median(await latencies(bot, PAUSE, COMMANDS, command)))
+        await asyncio.sleep(SETTLE)
+        for _ in range(rounds):
+            acked.floors.append(median(await latencies(floor, TYPING, COMMANDS, command)))
+            acked.rounds.append(median(await latencies(bot, TYPING, COMMANDS, command)))
             disk.rounds.append(median(await asyncio.to_thread(_syncs, folder)))
     return [kept, ceiling, usual, rare, acked, disk]
 
