@@ -25,7 +25,7 @@ async def main() -> None:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     began = time.monotonic()
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}; this takes about two minutes.\n")
+    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}; this takes about three minutes.\n")
     with tempfile.TemporaryDirectory(prefix="callboard-bench-", ignore_cleanup_errors=True) as folder:
         figures = [*await accept.measure(Path(folder), ROUNDS), *await sandboxed.measure(Path(folder), ROUNDS)]
     RESULTS.write_text(json.dumps([figure.document() for figure in figures], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
