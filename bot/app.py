@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 PEOPLE_WAIT = 4  # attempts at what a person asked for, until they are told that it is not possible now
 EVENTS_WAIT = 40  # about five hours: an outage is not an event's fault
+REST = 1.0  # seconds: Azure DevOps tells one change of a run in several events, and the board shows one state in three seconds
 BUGS_WAIT = 5  # attempts at an event that our own code fails on
 STALE_BUTTON = "This button is no longer in use. Look for a newer message, or give the command again."
 
@@ -249,6 +250,7 @@ class Callboard:
             database,
             work,
             together=frozenset({HOOK}),
+            rest=lambda lane: REST if events.is_run(lane) else 0.0,
             ticks=(
                 Tick("board", SWEEP, self.board.sweep),
                 Tick("tidy-board", TIDY, self.board.tidy),

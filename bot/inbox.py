@@ -1,7 +1,8 @@
 """The inbox: what was sent to us, kept once, answered at once, and worked off in order. The only module that knows the queue engine.
 
-Truth is the table `delivery`. The process that accepts a delivery works its lane at once; procrastinate carries what has to happen even if
-that process is gone: a wake-up for the lane, a sweep, the timers. So a wake-up that is lost or comes twice costs time, never a delivery.
+Truth is the table `delivery`. The process that accepts a delivery works its lane at once; procrastinate carries what has to happen even
+if that process is gone: a wake-up for the lane, a sweep, the timers. A wake-up that is lost or comes twice costs time, never a delivery;
+so it is queued after the sender has had its answer.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 BATCH = 256  # deliveries in one commit, or in one call of the handlers
 LANES_AT_ONCE = 32
 ANSWER_FIRST = 0.002  # seconds: the sender is answered before the work on its delivery takes the processor
-REST = 0.25  # seconds: Azure DevOps tells one change of a run in several events
 WAKE_AFTER = 10  # seconds: the accepting process has had its chance by then
+ARM_EVERY = 0.5  # seconds: lanes of one burst are armed together
 SWEEP = "* * * * * */15"  # procrastinate's sixth field is seconds
 TIDY = "17 * * * *"
 KEEP_DAYS = 7
@@ -106,7 +107,15 @@ class GivenUp:
 class Inbox:
     """Keeps deliveries, works off lanes, runs ticks."""
 
-    def __init__(self, database: Database, work: Work, *, together: frozenset[str], ticks: Sequence[Tick] = ()) -> None:
+    def __init__(
+        self,
+        database: Database,
+        work: Work,
+        *,
+        together: frozenset[str],
+        rest: Callable[[str], float] = lambda _: 0.0,
+        ticks: Sequence[Tick] = (),
+    ) -> None:
         self._database = database
         self._work = work
         self._together = together
@@ -117,8 +126,9 @@ class Inbox:
         self._arriving: list[tuple[Delivery, Outcome | None, asyncio.Future[bool]]] = []
         self._arrived = asyncio.Event()
         self._writing: psycopg.AsyncConnection | None = None
+        self._unarmed: set[str] = set()
         self._armed: dict[str, float] = {}
-        self._lanes = Lanes("lane", database.locks, self._work_off, at_once=LANES_AT_ONCE, rest=REST)
+        self._lanes = Lanes("lane", database.locks, self._work_off, at_once=LANES_AT_ONCE, rest=rest)
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
 
@@ -154,18 +164,18 @@ class Inbox:
                     if not kept.done():
                         kept.set_result(delivery.key in new)
                     if delivery.key in new and outcome is None:
+                        self._unarmed.add(delivery.lane)
                         asyncio.get_running_loop().call_later(ANSWER_FIRST, self._lanes.poke, delivery.lane)
                     new.discard(delivery.key)  # the others in this commit are its repetitions
 
     async def _commit(self, batch: Sequence[tuple[Delivery, Outcome | None]]) -> set[str]:
-        """Keep the batch and wake its lanes in one transaction; the keys that were new. What may have been kept before counts as new."""
-        rows = sorted(
-            batch, key=lambda row: row[0].key
-        )  # replicas that keep the same keys at once wait for each other instead of deadlocking
+        """Keep the batch in one statement; the keys that were new. What may have been kept before counts as new."""
+        # Sorted: replicas that keep the same keys at once wait for each other instead of deadlocking.
+        rows = sorted(batch, key=lambda row: row[0].key)
         for attempt in itertools.count(1):
             try:
                 async with asyncio.timeout(5):
-                    new = await self._insert(await self._writer(), rows)
+                    new = await _insert(await self._writer(), rows)
             except TimeoutError:
                 if self._writing is not None:
                     await self._writing.close()  # nobody knows where it stands
@@ -183,27 +193,34 @@ class Inbox:
             self._writing = await psycopg.AsyncConnection.connect(self._database.url, autocommit=True, application_name="callboard-inbox")
         return self._writing
 
-    async def _insert(self, connection: psycopg.AsyncConnection, rows: Sequence[tuple[Delivery, Outcome | None]]) -> set[str]:
-        now = time.monotonic()
-        unarmed = sorted({delivery.lane for delivery, outcome in rows if outcome is None and self._armed.get(delivery.lane, 0.0) < now})
-        if not unarmed:
-            return await _insert(connection, rows)
-        jobs = [self._wake_job(lane) for lane in unarmed]
-        try:
-            async with connection.transaction():
-                new = await _insert(connection, rows)
-                await self._engine.job_manager.batch_defer_jobs_async(jobs, connection=connection)
-        except AlreadyEnqueued:  # by another replica, or by us before a restart: one by one, each in a savepoint of its own
-            async with connection.transaction():
-                new = await _insert(connection, rows)
+    async def _arm(self) -> None:
+        """Queue a wake-up for every lane that has none; the sender does not wait for that, and the sweep covers the moment between."""
+        while self._open:
+            await asyncio.sleep(ARM_EVERY)
+            now = time.monotonic()
+            lanes = sorted(lane for lane in self._unarmed if self._armed.get(lane, 0.0) < now)
+            self._unarmed.clear()
+            if not lanes:
+                continue
+            try:
+                await self._defer([self._wake_job(lane) for lane in lanes])
+            except (psycopg.Error, ConnectorException, PoolTimeout) as error:
+                log.warning("%d lanes are left to the sweep: %s", len(lanes), error)
+                continue
+            # A second less: what is kept under an old wake-up must be committed before that is taken up.
+            self._armed = {lane: until for lane, until in self._armed.items() if until > now} | dict.fromkeys(lanes, now + WAKE_AFTER - 1)
+
+    async def _defer(self, jobs: Sequence[Job]) -> None:
+        """Queue the wake-ups at once; one by one where another replica, or we before a restart, queued some of them."""
+        async with self._database.pool.connection() as connection:
+            try:
+                async with connection.transaction():
+                    await self._engine.job_manager.batch_defer_jobs_async(list(jobs), connection=connection)
+            except AlreadyEnqueued:
                 for job in jobs:
                     with suppress(AlreadyEnqueued):
                         async with connection.transaction():
                             await self._engine.job_manager.batch_defer_jobs_async([job], connection=connection)
-        self._armed = {lane: until for lane, until in self._armed.items() if until > now} if len(self._armed) > 10_000 else self._armed
-        # A second less: what is kept under an old wake-up must be committed before that is taken up.
-        self._armed |= dict.fromkeys(unarmed, now + WAKE_AFTER - 1)
-        return new
 
     def _wake_job(self, lane: str) -> Job:
         waking = self._wake_up.configure(queueing_lock=f"lane:{lane}", schedule_in={"seconds": WAKE_AFTER}, task_kwargs={"lane": lane})
@@ -305,6 +322,7 @@ class Inbox:
         self._lanes.open()
         self._tasks = [
             asyncio.create_task(self._write(), name="inbox writer"),
+            asyncio.create_task(self._arm(), name="inbox wake-ups"),
             asyncio.create_task(self._run_engine(), name="queue engine"),
         ]
         for lane in await self._behind():

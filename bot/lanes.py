@@ -20,13 +20,17 @@ Work = Callable[[str], Awaitable[float | None]]
 """Do the next piece of a lane's work. Returns None where nothing is left, else the seconds until there is more: 0.0 is at once."""
 
 
+def _never(_: str) -> float:
+    return 0.0
+
+
 class Lanes:
     """Runs `work` for every name that is poked, at most `at_once` at a time. Nothing is remembered here: a lost poke must be harmless.
 
-    A lane that has just been worked on rests for `rest` seconds: what comes in a burst is then done together, and the first of it at once.
+    A lane that has just been worked on rests for `rest(name)` seconds: what comes in a burst is then done together, its first at once.
     """
 
-    def __init__(self, kind: str, locks: Locks, work: Work, *, at_once: int, rest: float = 0.0) -> None:
+    def __init__(self, kind: str, locks: Locks, work: Work, *, at_once: int, rest: Callable[[str], float] = _never) -> None:
         self._kind = kind
         self._locks = locks
         self._work = work
@@ -88,6 +92,9 @@ class Lanes:
                         return
                     if seconds is None and name not in self._again:
                         return
+                    if self._rest(name):
+                        self._again.add(name)
+                        return
         except (psycopg.OperationalError, PoolTimeout) as error:
             log.warning("%s %s waits for the database: %s", self._kind, name, error)
             self.later(name, NO_DATABASE)
@@ -97,9 +104,9 @@ class Lanes:
         if not task.cancelled() and (error := task.exception()):
             log.error("%s %s was left for the sweep", self._kind, name, exc_info=error)
             self._again.discard(name)
-        if self._rest and self._open:
+        if self._open and (rest := self._rest(name)):
             self._resting.add(name)
-            asyncio.get_running_loop().call_later(self._rest, self._rested, name)
+            asyncio.get_running_loop().call_later(rest, self._rested, name)
         else:
             self._rested(name)
 

@@ -66,6 +66,20 @@ async def undone(database: Database) -> list[str]:
         return [row[0].decode() for row in await asked.fetchall()]
 
 
+async def wake_ups(database: Database, many: int) -> list[tuple[str, dict[str, str]]]:
+    """The durable wake-ups, once there are so many."""
+    async with asyncio.timeout(10):
+        while True:
+            async with database.pool.connection() as connection:
+                asked = await connection.execute(
+                    "select queueing_lock, args from procrastinate_jobs where task_name = 'callboard.wake' order by 1"
+                )
+                jobs = await asked.fetchall()
+            if len(jobs) >= many:
+                return jobs
+            await asyncio.sleep(0.02)
+
+
 async def settled(database: Database) -> None:
     """Return once nothing waits."""
     async with asyncio.timeout(30):
@@ -255,9 +269,7 @@ async def test_a_lane_is_woken_durably_with_what_was_kept(database: Database) ->
         await inbox.keep(delivery(1))
         await inbox.keep(delivery(2))
         await settled(database)
-        async with database.pool.connection() as connection:
-            woken = await connection.execute("select queueing_lock, args from procrastinate_jobs where task_name = 'callboard.wake'")
-            jobs = await woken.fetchall()
+        jobs = await wake_ups(database, 1)
 
     assert jobs == [("lane:run:480", {"lane": "run:480"})]
 
@@ -265,17 +277,15 @@ async def test_a_lane_is_woken_durably_with_what_was_kept(database: Database) ->
 async def test_a_wake_up_that_is_queued_already_is_enough(database: Database) -> None:
     async with running(database, Worker()) as inbox:
         await inbox.keep(delivery(1))
-        await settled(database)
+        await wake_ups(database, 1)
 
     worker = Worker()
     async with running(database, worker) as inbox:
         await asyncio.gather(inbox.keep(delivery(2)), inbox.keep(delivery(3, "run:481")))
         await settled(database)
-        async with database.pool.connection() as connection:
-            woken = await connection.execute("select queueing_lock from procrastinate_jobs where task_name = 'callboard.wake' order by 1")
-            jobs = [row[0] for row in await woken.fetchall()]
+        jobs = await wake_ups(database, 2)
 
-    assert jobs == ["lane:run:480", "lane:run:481"]
+    assert [lock for lock, _ in jobs] == ["lane:run:480", "lane:run:481"]
     assert sorted(worker.calls) == [("2",), ("3",)]
 
 

@@ -34,8 +34,7 @@ def test_the_table_of_commands_is_the_code_s() -> None:
     rows = [row(command, own) for command in router.commands.values()]
     text = README.read_text()
     if os.environ.get("UPDATE_GOLDEN"):
-        table = "| command | what it does |\n|---|---|\n" + "\n".join(rows) + "\n"
-        text = text.replace(between(text, "commands"), table)
+        text = text.replace(between(text, "commands"), "| command | what it does |\n|---|---|\n" + "\n".join(rows) + "\n")
         README.write_text(text)
 
     table = between(text, "commands").splitlines()

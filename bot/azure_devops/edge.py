@@ -145,7 +145,7 @@ class AzureDevOps:
         """What the run was started with: the build may leave it out, the pipelines API has it. It never changes."""
         known = self._parameters.get(build.id)
         if known is None:
-            if build.template_parameters:
+            if build.template_parameters is not None:
                 known = dict(build.template_parameters)
             else:
                 try:

@@ -108,6 +108,11 @@ def lane(event: Event) -> str:
     return f"run:{event.run_id}"
 
 
+def is_run(lane: str) -> bool:
+    """Whether the lane is a run's: its events are hints, and may be taken together and a little late."""
+    return lane.startswith("run:")
+
+
 def key(payload: object, headers: Mapping[str, str]) -> str | None:
     """What tells a delivery from its repetition, or None where nothing does; a repetition is harmless, only work.
 
