@@ -249,8 +249,7 @@ class Story:
 
     async def _until_prod_asks(self, run: int, seconds: float = 120) -> Message:
         def asks() -> Message | None:
-            card = self._channel.card(run)
-            must(card is None or "failed" not in blocks(card, "header")[0]["text"]["text"].lower(), f"run {run} failed: {self._why(run)}")
+            must(self._here.azure.run(run).get("result") != "failed", f"run {run} failed: {self._why(run)}")
             prod = self._channel.prod(run)
             return prod if prod and "approve" in buttons(prod) else None
 
@@ -367,7 +366,12 @@ class Story:
             await self._ada.clicks(failure, "retry_stage")
             await until(here, "the run goes on", lambda: here.azure.run(run)["status"] != "completed", 20)
         async with self._clock.step("The bot is killed in the middle of the run and started again: the card ends right, nothing twice"):
-            await self._channel.until("the second attempt trains", lambda: self._channel.stages(run).get("train") == "in_progress", 60)
+
+            def trains_again() -> bool:
+                card = self._channel.card(run)
+                return card is not None and "attempt 2" in words(card) and self._channel.stages(run)["train"] == "in_progress"
+
+            await self._channel.until("the second attempt trains", trains_again, 60)
             await here.bot.kill()
             await until(here, "the models are evaluated", lambda: _stage(here.azure.run(run), "evaluate") == "completed", 90)
             await here.bot.start()
