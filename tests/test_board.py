@@ -59,9 +59,14 @@ class FakeWall:
     errors: dict[str, list[OutsideError]] = field(default_factory=dict)
     lost: dict[str, list[OutsideError]] = field(default_factory=dict)
     refuses: Callable[[Sequence[Block]], bool] = lambda _: False
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
     async def post(self, channel: str, text: str, blocks: Sequence[Block], *, key: str, thread: str | None) -> str:
         self._called("post")
+        await self.answers.wait()
         self._check(blocks)
         ts = f"{self.clock().timestamp():.0f}.{len(self.messages):06d}"
         self.messages[channel, ts] = Shown(text, tuple(blocks), key, thread, self.clock())
@@ -443,11 +448,14 @@ async def test_a_process_that_ends_while_updating_shows_the_final_state(scene: S
 
 
 async def test_children_of_a_card_that_was_posted_before_the_end_are_shown(scene: Scene) -> None:
+    scene.wall.answers.clear()
     async with scene.board(ends_at="ts kept") as board:
         await board.show(CHANNEL, "run 480", message("run"))
         await board.show(CHANNEL, "comparison of 480", message("table"), under="run 480")
         await board.attach(CHANNEL, "chart of 480", CHART, under="run 480")
         await scene.until(lambda: scene.wall.calls == ["post"])
+        scene.wall.answers.set()
+    assert scene.wall.calls == ["post"]
 
     async with scene.board() as board:
         await scene.done(board)
