@@ -152,7 +152,6 @@ class Story:
         self._channel = Channel(here)
         self._ada, self._grace = Person(here.slack, ADA), Person(here.slack, GRACE)
         self._alan, self._guest = Person(here.slack, ALAN), Person(here.slack, GUEST)
-        self._last_run = 0
 
     async def tell(self) -> None:
         """Play it all."""
@@ -361,6 +360,7 @@ class Story:
             said = words(failure)
             must("preempted" in said, f"the true reason: {said}")
             must("Train" in said, f"and the stage: {said}")
+            must(not here.world.faults.armed("hooks.duplicate"), "six hooks were delivered twice")
         async with self._clock.step("Retry failed stage: the run goes on; hooks arrive in the wrong order"):
             here.world.faults.arm("hooks.shuffle", 6)
             await self._ada.clicks(failure, "retry_stage")
@@ -378,6 +378,7 @@ class Story:
             await self._until_prod_asks(run)
             must(self._channel.thread(run, lambda m: blocks(m, "table")), "one comparison table")
             must(len(self._channel.stages(run)) == STAGES, "one card of nine stages")
+            must(not here.world.faults.armed("hooks.shuffle"), "six hooks were delivered in reverse")
         return run
 
     async def _reject(self, run: int) -> None:
@@ -441,8 +442,8 @@ class Story:
             "/mlops help": "/retrain",
             "/mlops models": "champion",
             "/mlops runs diabetes": "20",
-            "/mlops status": "",
-            "/approve": "",
+            "/mlops status": "diabetes",
+            "/approve": "nothing waits",
             "/retrain nonsense": "diabetes",
             "/retrain diabetes depth=a lots=1": "depth",
             "/promote diabetes 99": "3",
@@ -500,13 +501,23 @@ class Story:
         ):
             for run in here.azure.runs():
                 must(self._channel.card(run["id"]), f"run {run['id']} has a card")
-                await self._channel.until(f"run {run['id']} rests", partial(self._rests, run["id"]), 20)
-            must(here.world.proxy is not None and here.world.proxy.refused == ["CONNECT example.com:443"], f"refused: {here.world.proxy}")
+                must(run["status"] == "completed", f"run {run['id']} has ended")
+                await self._channel.until(f"the card of run {run['id']} says how it ended", partial(self._says_how_it_ended, run), 20)
+            must(
+                here.world.proxy is not None and here.world.proxy.refused == ["CONNECT example.com:443"],
+                f"refused: {here.world.proxy and here.world.proxy.refused}",
+            )
             code = await here.bot.stop()
             must(code == 0, f"the bot's exit code is 0, not {code}")
 
-    def _rests(self, run: int) -> bool:
-        return "in_progress" not in self._channel.stages(run).values()
+    def _says_how_it_ended(self, run: dict[str, Any]) -> bool:
+        """Whether the header and the stages of the run's card agree with Azure DevOps."""
+        card = self._channel.card(run["id"])
+        ends = ("succeeded", "kept the champion") if run["result"] == "succeeded" else ("was rejected",)
+        said = blocks(card, "header")[0]["text"]["text"] if card else ""
+        return (
+            any(said.endswith(end) or f"{end} at" in said for end in ends) and "in_progress" not in self._channel.stages(run["id"]).values()
+        )
 
 
 def improved(settings: str) -> str:
