@@ -98,10 +98,6 @@ class Chat(Protocol):
         """Tell one person something, best effort."""
         ...
 
-    async def permalink(self, channel: str, ts: str) -> str:
-        """The address of a message."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class File:

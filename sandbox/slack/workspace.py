@@ -10,7 +10,7 @@ import secrets
 import string
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -275,11 +275,6 @@ class Workspace:
         """The modal the person sees, on top of its stack."""
         stack = self.modals.get(user)
         return stack[-1] if stack else None
-
-    def all_modals(self) -> Iterator[View]:
-        """Every modal that is open."""
-        for stack in self.modals.values():
-            yield from stack
 
     def show_modals(self, user: str) -> None:
         """Tell the person's pages which modal is on top now."""
