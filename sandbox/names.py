@@ -50,6 +50,15 @@ class Character:
     groups: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group of the Azure DevOps project: its identity and its members' ids."""
+
+    oid: str
+    name: str  # without the project, which its display name has in front: `[ml-delivery]\\Release Managers`
+    members: tuple[str, ...]
+
+
 ADA = Character(
     "U0ADA0001",
     "Ada Lovelace",
@@ -68,10 +77,38 @@ GRACE = Character(
 )
 ALAN = Character("U0ALAN001", "Alan Turing", "alan@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1003", "Data scientist")
 GUEST = Character("U0GUEST01", "Mallory Guest", "mallory@partner.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1004", "Partner", guest=True)
-PEOPLE = (ADA, GRACE, ALAN, GUEST)
-GROUPS = {"S0MLTEAM": "ml-team", "S0RELEASE": "release-managers"}
+KATHERINE = Character(
+    "U0KATHE01",
+    "Katherine Johnson",
+    "katherine@contoso.example",
+    "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1005",
+    "Release manager",
+    groups=("S0RELEASE", "S0ONCALL"),
+)
+RADIA = Character(
+    "U0RADIA01",
+    "Radia Perlman",
+    "radia@contoso.example",
+    "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1006",
+    "Platform engineer",
+    groups=("S0RELEASE", "S0ONCALL"),
+)
+# Has an account at Contoso, in Slack and in Entra, and none in the Azure DevOps organisation.
+LINUS = Character(
+    "U0LINUS01", "Linus Pauling", "linus@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1007", "Chemist", groups=("S0RELEASE",)
+)
+PEOPLE = (ADA, GRACE, ALAN, KATHERINE, RADIA, LINUS, GUEST)
+GROUPS = {"S0MLTEAM": "ml-team", "S0RELEASE": "release-managers", "S0ONCALL": "on-call"}
 
 # The bot: a managed identity in Azure, a bot user in Slack.
 BOT = Character("U0CALLBRD", "Callboard", "callboard@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a2001", "App")
 # The identity that the pipeline's agent runs its steps under.
 AGENT = Character("", "ml-delivery build agent", "agent@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a2002", "Agent")
+
+# Groups of the Azure DevOps project.
+RELEASE_MANAGERS = Group("6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a3001", "Release Managers", (GRACE.oid, KATHERINE.oid, RADIA.oid))
+CONTRIBUTORS = Group("6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a3002", "Contributors", (ADA.oid, GRACE.oid, ALAN.oid, KATHERINE.oid, RADIA.oid))
+ADO_GROUPS = (RELEASE_MANAGERS, CONTRIBUTORS)
+
+# The app registration that people sign in to Callboard with.
+CLIENT_ID = "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a4001"

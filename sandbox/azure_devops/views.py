@@ -34,6 +34,7 @@ from sandbox.names import (
     AGENT,
     BOT,
     COLLECTION_ID,
+    LINUS,
     ORGANIZATION,
     PEOPLE,
     PROJECT,
@@ -51,8 +52,8 @@ WEB = f"{BASE}/{PROJECT}"
 # Who starts a run on a push: the service itself.
 SERVICE = Character("", "Microsoft.VisualStudio.Services.TFS", "", "00000002-0000-8888-8000-000000000000")
 KNOWN = {who.oid: who for who in (*PEOPLE, BOT, AGENT, SERVICE)}
-# Guests have an account in the tenant and none in the organisation.
-MEMBERS = (*(person for person in PEOPLE if not person.guest), BOT, AGENT)
+# Guests have an account in the tenant and none in the organisation; so has Linus.
+MEMBERS = (*(person for person in PEOPLE if not person.guest and person is not LINUS), BOT, AGENT)
 
 APPROVAL_CHECK = "8c6f20a7-a545-4486-9777-f762fafe0d4d"
 EMPTY = "00000000-0000-0000-0000-000000000000"
