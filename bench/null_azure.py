@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from bot.core.approvals import Answer, Approval
+from bot.core.approvals import Approval
+from bot.core.errors import SignInNeeded
 from bot.core.models import ModelVersion
-from bot.core.runs import Failure, Order, Run, Stage, State
+from bot.core.people import Account
+from bot.core.runs import Failure, Run, Stage, State
+from bot.ports import Acting
 from sandbox.names import PIPELINE, PIPELINE_ID
 
 BEGAN = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -55,20 +58,25 @@ class NullPipelines:
         """None."""
         return ()
 
-    async def start(self, order: Order) -> Run:
-        """A run."""
-        return await self.run(1)
-
     async def started(self, pipeline_id: int, token: str, since: datetime) -> Run | None:
         """None."""
         return None
 
-    async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
-        """The approval as it was."""
-        return approval
 
-    async def retry(self, run_id: int, stage: str) -> None:
-        """Nothing."""
+class NullIdentities:
+    """`bot.ports.Identities`: nobody is signed in."""
+
+    async def acting(self, _: str) -> Acting:
+        """Nobody."""
+        raise SignInNeeded("Sign in first.")
+
+    async def account(self, _: str) -> Account | None:
+        """None."""
+        return None
+
+    async def forget(self, _: str) -> bool:
+        """Nobody."""
+        return False
 
 
 class NullModels:

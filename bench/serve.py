@@ -23,7 +23,7 @@ from slack_bolt.app.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.context.ack.async_ack import AsyncAck
 
-from bench.null_azure import NullModels, NullPipelines
+from bench.null_azure import NullIdentities, NullModels, NullPipelines
 from bench.requests import PASSWORD, SECRET, SIGNING_SECRET, USERNAME
 from bot import database, settings, slack
 from bot.app import Callboard
@@ -60,6 +60,7 @@ async def bot(folder: Path, slack_port: int) -> AsyncIterator[web.Application]:
                 web_client=web_client,
                 session=session,
                 pipelines=NullPipelines(),
+                identities=NullIdentities(),
                 models=NullModels(),
             )
             yield callboard.application()

@@ -100,6 +100,7 @@ async def _callboard(settings: Settings, url: str) -> AsyncIterator[web.Applicat
     from bot.azure_ml import AzureML  # noqa: PLC0415
     from bot.credential import AZURE, AZURE_DEVOPS, Credential  # noqa: PLC0415
     from bot.database import Database  # noqa: PLC0415
+    from bot.identity import ServiceIdentity  # noqa: PLC0415
     from handlers import router  # noqa: PLC0415
 
     environment, team, workspace = settings.environment, settings.team, settings.workspace
@@ -129,6 +130,7 @@ async def _callboard(settings: Settings, url: str) -> AsyncIterator[web.Applicat
             web_client=slack.client(environment.SLACK_BOT_TOKEN.get_secret_value(), session),
             session=session,
             pipelines=pipelines,
+            identities=ServiceIdentity(pipelines),
             models=models,
         )
         try:

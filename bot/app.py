@@ -32,7 +32,7 @@ from bot.interactions import Origin
 from bot.logs import reference
 from bot.messages.kit import Message, Modal, Reply
 from bot.messages.private import note
-from bot.ports import Bot, Models, Pipelines, Whisper
+from bot.ports import Bot, Identities, Models, Pipelines, Whisper
 from bot.routing import OnEvent, Router, Timer, Usage
 from bot.settings import Settings
 from bot.slack import Slack
@@ -235,6 +235,7 @@ class Callboard:
         web_client: AsyncWebClient,
         session: aiohttp.ClientSession,
         pipelines: Pipelines,
+        identities: Identities,
         models: Models,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pace: Pace | None = None,
@@ -244,7 +245,7 @@ class Callboard:
         self.slack = Slack(web_client, session, groups(team))
         self.board = SlackBoard(database, self.slack, now, pace=pace)
         store = SqlStore(database)
-        self.bot = Bot(team, pipelines, models, self.slack, self.board, store, now)
+        self.bot = Bot(team, pipelines, identities, models, self.slack, self.board, store, now)
         work = Work(self.bot, self.slack, router)
         self.inbox = Inbox(
             database,
@@ -328,8 +329,7 @@ class Callboard:
 
 def groups(team: Team) -> frozenset[str]:
     """The Slack user groups that the team's file names."""
-    people = (team.retrain, team.promote, *(environment.approvers for environment in team.environments.values()))
-    return frozenset(name for each in people for name in each.members if name.startswith("S") and "@" not in name)
+    return frozenset(name for name in team.named() if name.startswith("S") and "@" not in name)
 
 
 async def _alive(_: web.Request) -> web.Response:

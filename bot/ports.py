@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from bot.core.approvals import Answer, Approval, Decision
+from bot.core.approvals import Answer, Approval
+from bot.core.audit import Entry
 from bot.core.models import ModelVersion
-from bot.core.people import Member
+from bot.core.people import Account, Member, Person
+from bot.core.references import Ref
 from bot.core.runs import Failure, Order, Run
 from bot.core.team import Team
 from bot.messages.kit import Message
 
 
 class Pipelines(Protocol):
-    """Azure DevOps: runs, approvals, artifacts. Writes go out once and are never repeated by the edge."""
+    """Azure DevOps, looked at: runs, releases, approvals, artifacts."""
 
     async def run(self, run_id: int) -> Run:
         """The run with all its stages, as it is now. Raises Gone."""
@@ -38,27 +40,66 @@ class Pipelines(Protocol):
         ...
 
     async def approvals(self, run: Run) -> tuple[Approval, ...]:
-        """Every approval the run has asked for, decided ones too."""
+        """Every approval the run or release has asked for, decided ones too."""
         ...
 
     async def pending_approvals(self) -> tuple[Approval, ...]:
-        """Every approval of the project that waits."""
-        ...
-
-    async def start(self, order: Order) -> Run:
-        """Queue a run. Raises Uncertain where the answer was lost."""
+        """Every approval of the project that waits, of runs and of releases."""
         ...
 
     async def started(self, pipeline_id: int, token: str, since: datetime) -> Run | None:
         """The run that carries this token, if it exists."""
         ...
 
+
+class Hands(Pipelines, Protocol):
+    """Azure DevOps under one identity, which may write, too. Writes go out once and are never repeated by the edge.
+
+    Each may raise Refused, Gone, Uncertain where the answer was lost, and SignInNeeded where the identity is not accepted any more.
+    """
+
+    async def me(self) -> Person:
+        """Whom Azure DevOps takes this identity for. Raises Refused where it is nobody there, or lacks a licence."""
+        ...
+
+    async def start(self, order: Order) -> Run:
+        """Queue a run."""
+        ...
+
     async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
-        """Answer an approval; returns what Azure DevOps then says. Raises Refused, Gone, Uncertain."""
+        """Answer an approval; returns what Azure DevOps then says."""
         ...
 
     async def retry(self, run_id: int, stage: str) -> None:
-        """Run the failed jobs of a stage again. Raises Refused, Gone, Uncertain."""
+        """Run the failed jobs of a stage again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """Somebody at work in Azure DevOps: `me` is whom Azure DevOps takes them for, `account` what they signed in with.
+
+    In the service-identity mode there is no account, and `me` is the bot.
+    """
+
+    pipelines: Hands
+    me: Person
+    account: Account | None = None
+
+
+class Identities(Protocol):
+    """Who people are in Entra, and what they do there under their own names."""
+
+    async def acting(self, person: str) -> Acting:
+        """The Slack user at work in Azure DevOps. Raises SignInNeeded, Refused (no member, no licence), NotNow."""
+        ...
+
+    async def account(self, person: str) -> Account | None:
+        """The account that the Slack user is signed in with."""
+        ...
+
+    async def forget(self, person: str) -> bool:
+        """Sign the Slack user out; False where they were not signed in."""
         ...
 
 
@@ -161,20 +202,24 @@ class Store(Protocol):
         """Move an operation from one of the states `of` to another; False where it stands elsewhere."""
         ...
 
-    async def record(self, person: str, action: str, subject: str, decision: Decision, detail: Mapping[str, str]) -> None:
+    async def operations_of(self, kind: str, subject: str | None = None) -> tuple[Operation, ...]:
+        """The operations of a kind, about a subject or about anything, oldest first."""
+        ...
+
+    async def record(self, entry: Entry) -> None:
         """Append to the audit trail."""
         ...
 
-    async def watch(self, run_id: int, pipeline_id: int, *, final: bool) -> None:
-        """Remember a run that has a card, and whether its card needs no more looking after."""
+    async def watch(self, ref: Ref, *, final: bool) -> None:
+        """Remember a run or release that has a card, and whether its card needs no more looking after."""
         ...
 
-    async def watched(self) -> tuple[int, ...]:
-        """The runs whose cards are not final."""
+    async def watched(self) -> tuple[Ref, ...]:
+        """The runs and releases whose cards are not final."""
         ...
 
-    async def final(self, run_ids: tuple[int, ...]) -> frozenset[int]:
-        """Those of the runs whose cards are final."""
+    async def final(self, refs: tuple[Ref, ...]) -> frozenset[Ref]:
+        """Those of the runs and releases whose cards are final."""
         ...
 
 
@@ -184,6 +229,7 @@ class Bot:
 
     team: Team
     pipelines: Pipelines
+    identities: Identities
     models: Models
     chat: Chat
     board: Board

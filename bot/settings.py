@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
 
 from bot.core.models import Direction, Metric
-from bot.core.team import Environment, Kind, Model, Parameter, People, Team
+from bot.core.team import Environment, Kind, Model, Parameter, People, Right, Team
 
 
 class SettingsProblem(Exception):
@@ -214,8 +214,7 @@ def _team(file: _File) -> Team:
         environments={
             name: Environment(name, known.stage, known.needs_approval, People(known.approvers)) for name, known in file.environments.items()
         },
-        retrain=People(file.permissions.retrain),
-        promote=People(file.permissions.promote),
+        rights={Right.RETRAIN: People(file.permissions.retrain), Right.PROMOTE: People(file.permissions.promote)},
         prefix=file.slack.prefix,
     )
 

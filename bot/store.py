@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 
-from bot.core.approvals import Decision, Denied
+from bot.core.approvals import Denied
+from bot.core.audit import Entry
+from bot.core.references import Ref, Thing
 from bot.database import Database
 from bot.ports import Operation
 
@@ -58,37 +58,52 @@ class SqlStore:
             )
         return moved.rowcount == 1
 
-    async def record(self, person: str, action: str, subject: str, decision: Decision, detail: Mapping[str, str]) -> None:
+    async def operations_of(self, kind: str, subject: str | None = None) -> tuple[Operation, ...]:
+        """The operations of a kind, about a subject or about anything, oldest first."""
+        async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                "select * from operation where kind = %s and (%s::text is null or subject = %s) order by created, id",
+                (kind, subject, subject),
+            )
+            return tuple(_operation(row) for row in await cursor.fetchall())
+
+    async def record(self, entry: Entry) -> None:
         """Append to the audit trail."""
-        reason = decision.reason if isinstance(decision, Denied) else ""
+        reason = entry.decision.reason if isinstance(entry.decision, Denied) else ""
+        detail = {"why": entry.why, "model": entry.model, "before": dict(entry.before), "after": dict(entry.after)}
         async with self._pool.connection() as connection:
             await connection.execute(
                 "insert into audit (person, action, subject, allowed, reason, detail) values (%s, %s, %s, %s, %s, %s)",
-                (person, action, subject, not isinstance(decision, Denied), reason, Jsonb(dict(detail))),
+                (entry.person, entry.action, entry.subject, not isinstance(entry.decision, Denied), reason, Jsonb(detail)),
             )
 
-    async def watch(self, run_id: int, pipeline_id: int, *, final: bool) -> None:
-        """Remember a run that has a card, and whether its card needs no more looking after."""
+    async def watch(self, ref: Ref, *, final: bool) -> None:
+        """Remember a run or release that has a card, and whether its card needs no more looking after."""
         async with self._pool.connection() as connection:
             await connection.execute(
                 """
-                insert into watched_run (run_id, pipeline_id, final) values (%s, %s, %s)
-                on conflict (run_id) do update set final = excluded.final where watched_run.final <> excluded.final
+                insert into watched (thing, id, final) values (%s, %s, %s)
+                on conflict (thing, id) do update set final = excluded.final where watched.final <> excluded.final
                 """,
-                (run_id, pipeline_id, final),
+                (ref.thing.value, ref.id, final),
             )
 
-    async def watched(self) -> tuple[int, ...]:
-        """The runs whose cards are not final, oldest first."""
+    async def watched(self) -> tuple[Ref, ...]:
+        """The runs and releases whose cards are not final, oldest first."""
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute("select run_id from watched_run where not final order by run_id")).fetchall()
-        return tuple(row[0] for row in rows)
+            rows = await (await connection.execute("select thing, id from watched where not final order by since, id")).fetchall()
+        return tuple(Ref(Thing(thing), number) for thing, number in rows)
 
-    async def final(self, run_ids: tuple[int, ...]) -> frozenset[int]:
-        """Those of the runs whose cards are final."""
+    async def final(self, refs: tuple[Ref, ...]) -> frozenset[Ref]:
+        """Those of the runs and releases whose cards are final."""
         async with self._pool.connection() as connection:
-            asked = await connection.execute("select run_id from watched_run where final and run_id = any(%s)", (list(run_ids),))
-            return frozenset(row[0] for row in await asked.fetchall())
+            asked = await connection.execute(
+                """
+                select thing, id from watched join unnest(%s::text[], %s::bigint[]) as asked (thing, id) using (thing, id) where final
+                """,
+                ([ref.thing.value for ref in refs], [ref.id for ref in refs]),
+            )
+            return frozenset(Ref(Thing(thing), number) for thing, number in await asked.fetchall())
 
     async def tidy(self) -> None:
         """Forget operations that nobody has touched for so long that their cards are forgotten, too. The audit trail stays."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bot.core.approvals import Answer, Approval, ApprovalState, Decision, Denied
+from bot.core.audit import Entry
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
 from bot.core.models import Delivery
 from bot.core.people import Member
@@ -132,7 +133,7 @@ async def _decide(bot: Bot, submission: Submission, answer: Answer) -> Message:
     if wrong:
         return note(wrong["reason"])
     try:
-        reference = ApprovalOf.read(f"{submission.state.get('run')}/{submission.state.get('approval')}")
+        reference = ApprovalOf.read(submission.state.get("approval", ""))
     except Unknown as error:
         return note(str(error))
     case = await _read(bot, reference)
@@ -150,12 +151,14 @@ async def _answer(bot: Bot, member: Member, approval: Approval, answer: Answer, 
         decision_id(approval, answer), "decide", member.id, approval.id, "offered", {"answer": answer.value, "reason": reason}, bot.now()
     )
 
+    acting = await bot.identities.acting(member.id)
+
     async def find() -> Approval | None:
         now = await _approval(bot, await bot.pipelines.run(approval.run_id), approval.id)
         return now if now.state is not ApprovalState.PENDING else None
 
     async def do() -> Approval:
-        return await bot.pipelines.decide(approval, answer, f"{reason}\ndecided in Slack by {member.name} ({member.id})")
+        return await acting.pipelines.decide(approval, answer, f"{reason}\ndecided in Slack by {member.name} ({member.id})")
 
     try:
         outcome = await once(bot, operation, find=find, do=do)
@@ -179,7 +182,7 @@ def _said(approval: Approval, answer: Answer, *, again: bool) -> str:
 
 async def _read(bot: Bot, reference: ApprovalOf) -> _Case:
     """The approval as it is now, and what it is about. Raises Gone and Refused."""
-    run = await bot.pipelines.run(reference.run_id)
+    run = await bot.pipelines.run(reference.ref.id)
     approval = await _approval(bot, run, reference.approval_id)
     model, environment = model_of(bot.team, run), belongs(bot.team, approval)
     if model is None or environment is None:
@@ -198,8 +201,8 @@ async def _may(bot: Bot, person: str, case: _Case, *, action: str, reason: str =
     """The policy's decision about the person as they are now; on record either way."""
     member = await bot.chat.member(person)
     decision = may_decide(bot.team, member, case.run, case.approval, await asked_in_slack(bot, case.run))
-    detail = {"run": str(case.run.id), "stage": case.approval.stage, "attempt": str(case.approval.attempt), "reason": reason}
-    await bot.store.record(person, action, case.approval.id, decision, detail)
+    about = "/".join((str(case.run.ref), "approval", case.approval.id))
+    await bot.store.record(Entry(person, action, about, decision, why=reason, model=case.model.name))
     return decision
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from bot.core.approvals import Denied
+from bot.core.audit import Entry
 from bot.core.errors import Uncertain
 from bot.core.policy import may_promote, may_retrain
 from bot.core.references import token
 from bot.core.runs import Order, Run
-from bot.core.team import Model, Team
+from bot.core.team import Model, Right, Team
 from bot.messages.kit import Message
 from bot.messages.offers import started_note
 from bot.messages.private import note, refusal
@@ -31,7 +32,7 @@ RULES = {"retrain": may_retrain, "promote": may_promote}
 async def asks(bot: Bot, kind: str, request: Request) -> Message | None:
     """The refusal for a person who may not even ask for this; on record either way."""
     decision = RULES[kind](bot.team, await bot.chat.member(request.person))
-    await bot.store.record(request.person, f"ask to {kind}", " ".join(request.words), decision, {})
+    await bot.store.record(Entry(request.person, f"ask to {kind}", " ".join(request.words), decision))
     return _refused(bot.team, kind, decision) if isinstance(decision, Denied) else None
 
 
@@ -57,12 +58,13 @@ async def start(bot: Bot, operation: Operation) -> Message:
     """Start the run of an operation once, and show it."""
     member = await bot.chat.member(operation.person)
     decision = RULES[operation.kind](bot.team, member)
-    await bot.store.record(operation.person, operation.kind, operation.subject, decision, operation.detail)
+    await bot.store.record(Entry(operation.person, operation.kind, operation.subject, decision, after=operation.detail))
     if isinstance(decision, Denied):
         return _refused(bot.team, operation.kind, decision)
     model = bot.team.models.get(operation.subject)
     if model is None:
         return note(f"{operation.subject} is no model of this team any more.")
+    acting = await bot.identities.acting(operation.person)
     order = Order(
         model.pipeline_id,
         model.branch,
@@ -78,7 +80,7 @@ async def start(bot: Bot, operation: Operation) -> Message:
         return await bot.pipelines.started(model.pipeline_id, operation.id, operation.created - SKEW)
 
     async def do() -> Run:
-        return await bot.pipelines.start(order)
+        return await acting.pipelines.start(order)
 
     try:
         outcome = await once(bot, operation, find=find, do=do)
@@ -96,4 +98,4 @@ async def cancel(bot: Bot, click: Click) -> Message:
 
 
 def _refused(team: Team, kind: str, denied: Denied) -> Message:
-    return refusal(denied, team.retrain if kind == "retrain" else team.promote)
+    return refusal(denied, team.may(Right.RETRAIN if kind == "retrain" else Right.PROMOTE))

@@ -6,11 +6,13 @@ import logging
 from datetime import timedelta
 
 from bot.core.approvals import Allowed, Denied
+from bot.core.audit import Entry
 from bot.core.errors import Gone, OutsideError, Uncertain
 from bot.core.events import ApprovalCompleted, ApprovalRequested, Event, JobMoved, RunMoved, StageMoved
 from bot.core.policy import may_retrain, model_of
 from bot.core.references import StageAttempt, Unknown, token
 from bot.core.runs import Run, may_retry
+from bot.core.team import Right
 from bot.messages.failures import failure_card
 from bot.messages.kit import Message, Reply
 from bot.messages.private import note, refusal
@@ -37,17 +39,17 @@ async def sweep(bot: Bot) -> None:
     wanted = dict.fromkeys(await bot.store.watched())
     for pipeline_id in sorted({model.pipeline_id for model in bot.team.models.values()}):
         recent = await bot.pipelines.recent(pipeline_id, bot.now() - LATELY)
-        final = await bot.store.final(tuple(run.id for run in recent))
+        final = await bot.store.final(tuple(run.ref for run in recent))
         # A run with a final card that works again was retried, and nobody told us.
-        wanted |= dict.fromkeys(run.id for run in recent if run.id not in final or not run.state.finished)
-    for run_id in wanted:
+        wanted |= dict.fromkeys(run.ref for run in recent if run.ref not in final or not run.state.finished)
+    for ref in wanted:
         try:
-            await refresh(bot, run_id)
+            await refresh(bot, ref.id)
         except Gone:
-            log.warning("Run %s is gone; its card is left as it is.", run_id)
-            await bot.store.watch(run_id, 0, final=True)
+            log.warning("%s is gone; its card is left as it is.", ref)
+            await bot.store.watch(ref, final=True)
         except OutsideError as error:
-            log.warning("Run %s could not be looked after, the next sweep tries again: %s", run_id, error)
+            log.warning("%s could not be looked after, the next sweep tries again: %s", ref, error)
 
 
 @router.click("retry_stage")
@@ -59,9 +61,9 @@ async def retry_stage(bot: Bot, click: Click) -> Reply:
         return note(str(error))
     run = await bot.pipelines.run(reference.run_id)
     decision = may_retrain(bot.team, await bot.chat.member(click.person))
-    await bot.store.record(click.person, "retry", str(reference), decision, {"run": str(run.id), "stage": reference.stage})
+    await bot.store.record(Entry(click.person, "retry", subject(run, "stage", reference.stage, reference.attempt), decision))
     if isinstance(decision, Denied):
-        return refusal(decision, bot.team.retrain)
+        return refusal(decision, bot.team.may(Right.RETRAIN))
     operation = Operation(token("retry", str(reference)), "retry", click.person, str(reference), "offered", {}, bot.now())
     possible = may_retry(run, reference.stage, reference.attempt)
     if isinstance(possible, Denied):
@@ -84,12 +86,14 @@ async def open_run(_: Bot, __: Click) -> Reply:
 async def _retry(bot: Bot, run: Run, reference: StageAttempt, operation: Operation) -> Message:
     card = await _retried_card(bot, run, reference, operation.person)
 
+    acting = await bot.identities.acting(operation.person)
+
     async def find() -> Run | None:
         now = await bot.pipelines.run(run.id)
         return now if may_retry(now, reference.stage, reference.attempt) != Allowed() else None
 
     async def do() -> Run:
-        await bot.pipelines.retry(run.id, reference.stage)
+        await acting.pipelines.retry(run.id, reference.stage)
         return await bot.pipelines.run(run.id)
 
     try:

@@ -37,13 +37,13 @@ async def refresh(bot: Bot, run_id: int) -> Run:
     await _show_failures(bot, run, model)
     await _show_smoke_tests(bot, run, model)
     await _show_approvals(bot, run, model, reading)
-    await bot.store.watch(run.id, run.pipeline_id, final=run.state.finished)
+    await bot.store.watch(run.ref, final=run.state.finished)
     return run
 
 
 def subject(run: Run, *parts: object) -> str:
     """What a message is about, for the board."""
-    return "/".join(["run", str(run.id), *(str(part) for part in parts)])
+    return "/".join([str(run.ref), *(str(part) for part in parts)])
 
 
 async def asked_in_slack(bot: Bot, run: Run) -> str | None:

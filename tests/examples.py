@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from bot.core.approvals import Approval, ApprovalState, ApprovalStep
 from bot.core.models import Comparison, Contender, Delivery, Direction, Image, Metric, ModelVersion, SmokeTest, Verdict
-from bot.core.people import Member, Person
+from bot.core.people import Account, Member, Person
 from bot.core.runs import FailedTest, Failure, Job, Run, Stage, State, Step
-from bot.core.team import Environment, Kind, Model, Parameter, People, Team
+from bot.core.team import Environment, Kind, Model, Parameter, People, Right, Team
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 CHANNEL = "C0MLDELIV"
@@ -29,6 +29,13 @@ MEMBERS = (ADA, GRACE, ALAN, GUEST, GONE, ROBOT)
 ADA_ADO = Person("Ada Lovelace", "ada@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1001")
 GRACE_ADO = Person("Grace Hopper", "grace@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1002")
 BOT_ADO = Person("Callboard", None, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a2001")
+
+TENANT = "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a00aa"
+ACCOUNTS = {
+    ADA.id: Account(TENANT, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1001", ADA.name, "ada@contoso.example"),
+    GRACE.id: Account(TENANT, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1002", GRACE.name, "grace@contoso.example"),
+    ALAN.id: Account(TENANT, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1003", ALAN.name, "alan@contoso.example"),
+}
 
 MAE = Metric("mae", "Mean absolute error", Direction.LOWER, 2)
 R2 = Metric("r2", "R²", Direction.HIGHER, 3)
@@ -53,8 +60,7 @@ TEAM = Team(
         "qa": Environment("qa", "qa"),
         "prod": Environment("prod", "prod", needs_approval=True, approvers=People(frozenset({"S0RELEASE"}))),
     },
-    retrain=People(frozenset({"S0MLTEAM"})),
-    promote=People(frozenset({"S0MLTEAM"})),
+    rights={Right.RETRAIN: People(frozenset({"S0MLTEAM"})), Right.PROMOTE: People(frozenset({"S0MLTEAM"}))},
 )
 
 STAGES = (

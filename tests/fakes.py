@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from bot.core.approvals import Answer, Approval, ApprovalState, ApprovalStep, Decision
-from bot.core.errors import Gone, OutsideError
+from bot.core.approvals import Answer, Approval, ApprovalState, ApprovalStep
+from bot.core.audit import Entry
+from bot.core.errors import Gone, OutsideError, SignInNeeded
 from bot.core.models import ModelVersion
-from bot.core.people import Member
+from bot.core.people import Account, Member, Person
+from bot.core.references import Ref
 from bot.core.runs import Failure, Order, Run, State
 from bot.core.team import Team
 from bot.messages.kit import Message
-from bot.ports import Bot, File, Operation, Whisper
-from tests.examples import BOT_ADO, MEMBERS, NOW, QUEUED, TEAM
+from bot.ports import Acting, Bot, File, Operation, Whisper
+from tests.examples import ACCOUNTS, BOT_ADO, MEMBERS, NOW, QUEUED, TEAM
 
 
 @dataclass
@@ -114,6 +116,44 @@ class FakePipelines:
 
 
 @dataclass
+class FakeHands(FakePipelines):
+    """The same Azure DevOps, under one person's identity: shares everything with `FakePipelines` but who it is."""
+
+    who: Person = BOT_ADO
+
+    async def me(self) -> Person:
+        self._called("me")
+        return self.who
+
+
+@dataclass
+class FakeIdentities:
+    """Who is signed in, and as whom: `accounts` by Slack user id. `errors` holds what `acting` raises, by the person."""
+
+    pipelines: FakePipelines
+    chat: FakeChat
+    accounts: dict[str, Account] = field(default_factory=lambda: dict(ACCOUNTS))
+    errors: dict[str, list[OutsideError]] = field(default_factory=dict)
+
+    async def acting(self, person: str) -> Acting:
+        if self.errors.get(person):
+            raise self.errors[person].pop(0)
+        account = self.accounts.get(person)
+        if account is None:
+            raise SignInNeeded("Sign in first.")
+        me = Person(account.name, account.username, account.oid)
+        hands = FakeHands(who=me)
+        hands.__dict__.update({name: value for name, value in self.pipelines.__dict__.items() if name != "who"})
+        return Acting(hands, me, account)
+
+    async def account(self, person: str) -> Account | None:
+        return self.accounts.get(person)
+
+    async def forget(self, person: str) -> bool:
+        return self.accounts.pop(person, None) is not None
+
+
+@dataclass
 class FakeModels:
     """Azure Machine Learning: `known` by model name, newest first."""
 
@@ -184,9 +224,8 @@ class FakeStore:
     """The bot's memory, in memory."""
 
     operations: dict[str, Operation] = field(default_factory=dict)
-    audit: list[tuple[str, str, str, Decision]] = field(default_factory=list)
-    details: list[Mapping[str, str]] = field(default_factory=list)
-    cards: dict[int, bool] = field(default_factory=dict)
+    audit: list[Entry] = field(default_factory=list)
+    cards: dict[Ref, bool] = field(default_factory=dict)
 
     async def offer(self, operation: Operation) -> Operation:
         return self.operations.setdefault(operation.id, operation)
@@ -201,18 +240,20 @@ class FakeStore:
         self.operations[id] = replace(known, state=to, result=result)
         return True
 
-    async def record(self, person: str, action: str, subject: str, decision: Decision, detail: Mapping[str, str]) -> None:
-        self.audit.append((person, action, subject, decision))
-        self.details.append(detail)
+    async def operations_of(self, kind: str, subject: str | None = None) -> tuple[Operation, ...]:
+        return tuple(one for one in self.operations.values() if one.kind == kind and subject in {None, one.subject})
 
-    async def watch(self, run_id: int, pipeline_id: int, *, final: bool) -> None:
-        self.cards[run_id] = final
+    async def record(self, entry: Entry) -> None:
+        self.audit.append(entry)
 
-    async def watched(self) -> tuple[int, ...]:
-        return tuple(run_id for run_id, final in self.cards.items() if not final)
+    async def watch(self, ref: Ref, *, final: bool) -> None:
+        self.cards[ref] = final
 
-    async def final(self, run_ids: tuple[int, ...]) -> frozenset[int]:
-        return frozenset(run_id for run_id in run_ids if self.cards.get(run_id))
+    async def watched(self) -> tuple[Ref, ...]:
+        return tuple(ref for ref, final in self.cards.items() if not final)
+
+    async def final(self, refs: tuple[Ref, ...]) -> frozenset[Ref]:
+        return frozenset(ref for ref in refs if self.cards.get(ref))
 
 
 @dataclass
@@ -222,11 +263,15 @@ class World:
     team: Team = TEAM
     now: datetime = NOW
     pipelines: FakePipelines = field(default_factory=FakePipelines)
+    identities: FakeIdentities = field(init=False)
     models: FakeModels = field(default_factory=FakeModels)
     chat: FakeChat = field(default_factory=FakeChat)
     board: FakeBoard = field(default_factory=FakeBoard)
     store: FakeStore = field(default_factory=FakeStore)
 
+    def __post_init__(self) -> None:
+        self.identities = FakeIdentities(self.pipelines, self.chat)
+
     @property
     def bot(self) -> Bot:
-        return Bot(self.team, self.pipelines, self.models, self.chat, self.board, self.store, lambda: self.now)
+        return Bot(self.team, self.pipelines, self.identities, self.models, self.chat, self.board, self.store, lambda: self.now)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bot.core.approvals import Allowed, Answer, ApprovalState, Denied
+from bot.core.audit import Entry
 from bot.core.errors import Gone, NotNow, Refused, Uncertain
 from bot.core.events import ApprovalCompleted, ApprovalRequested
 from bot.messages.kit import Message, Modal, Reply
@@ -35,7 +36,7 @@ from tests.examples import (
 from tests.fakes import World as Everything
 
 CLICK = Click("c1", GRACE.id, CHANNEL, "approve", f"480/{PENDING.id}")
-FORM = Submission("s1", GRACE.id, CHANNEL, "approve", {"reason": " Fits the plan "}, {"run": "480", "approval": PENDING.id})
+FORM = Submission("s1", GRACE.id, CHANNEL, "approve", {"reason": " Fits the plan "}, {"approval": f"run/480/{PENDING.id}"})
 CARD = (CHANNEL, "run/480/approval/prod/1")
 
 
@@ -117,10 +118,10 @@ async def test_the_modals_repeat_the_facts_and_ask_why(world: Everything) -> Non
     assert isinstance(yes, Modal)
     assert isinstance(no, Modal)
     assert (yes.callback, no.callback) == ("approve", "reject")
-    assert yes.state == {"run": "480", "approval": PENDING.id}
+    assert yes.state == {"approval": f"run/480/{PENDING.id}"}
     assert "diabetes version 4" in str(yes.blocks)
     assert world.pipelines.decisions == []
-    assert [action for _, action, _, _ in world.store.audit] == ["open approved", "open rejected"]
+    assert [entry.action for entry in world.store.audit] == ["open approved", "open rejected"]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,9 @@ async def test_an_approver_approves_and_it_is_on_record(world: Everything) -> No
 
     assert said(reply) == "Approved, and on record in Azure DevOps."
     assert world.pipelines.decisions == [(PENDING.id, Answer.APPROVE, "Fits the plan\ndecided in Slack by Grace Hopper (U0GRACE01)")]
-    assert world.store.audit == [(GRACE.id, "approved", PENDING.id, Allowed())]
+    assert world.store.audit == [
+        Entry(GRACE.id, "approved", f"run/480/approval/{PENDING.id}", Allowed(), why="Fits the plan", model="diabetes")
+    ]
     card = world.board.shown[CARD]
     assert card.text == "✅ Approved by <@U0GRACE01>: diabetes version 4 for Prod, run 20261123.1. Reason: “Fits the plan”"
     assert "Decided in Slack, recorded there as Callboard" in str(card.blocks)
@@ -199,7 +202,7 @@ async def test_a_second_answer_is_told_of_the_first(world: Everything) -> None:
 
     assert "This was approved by" in said(reply)
     assert len(world.pipelines.decisions) == 1
-    assert isinstance(world.store.audit[-1][3], Denied)
+    assert isinstance(world.store.audit[-1].decision, Denied)
 
 
 @pytest.mark.parametrize(("person", "sentence"), [(ADA.id, "You asked for this run"), (ALAN.id, "You may not")])
@@ -208,7 +211,7 @@ async def test_who_may_not_decide_cannot_by_sending_the_form_either(world: Every
 
     assert sentence in said(reply)
     assert world.pipelines.decisions == []
-    assert isinstance(world.store.audit[-1][3], Denied)
+    assert isinstance(world.store.audit[-1].decision, Denied)
 
 
 async def test_who_asked_for_the_run_does_not_decide_on_it(world: Everything) -> None:

@@ -8,8 +8,10 @@ from datetime import timedelta
 import pytest
 
 from bot.core.approvals import Allowed
+from bot.core.audit import Entry
 from bot.core.errors import Gone, NotNow, Refused, Uncertain
 from bot.core.events import ApprovalRequested, RunMoved, StageMoved
+from bot.core.references import Ref, Thing
 from bot.core.runs import Run, State
 from bot.messages.kit import Message
 from bot.ports import Operation
@@ -42,6 +44,10 @@ from tests.fakes import World
 RETRY = Click("c1", ADA.id, CHANNEL, "retry_stage", "480/train/1")
 
 
+def run(id: int) -> Ref:
+    return Ref(Thing.RUN, id)
+
+
 def shown(world: World) -> set[str]:
     return {subject for _, subject in world.board.shown}
 
@@ -71,7 +77,7 @@ async def test_a_run_that_moves_is_shown_in_its_models_channel(world: World) -> 
 
     assert world.board.shown[CHANNEL, "run/480"].text.startswith("⏳ diabetes: run 20261123.1 is running: Train")
     assert world.board.under[CHANNEL, "run/480"] is None
-    assert world.store.cards == {480: False}
+    assert world.store.cards == {run(480): False}
     assert world.pipelines.calls == ["run"]
 
 
@@ -105,7 +111,7 @@ async def test_a_run_that_has_ended_needs_no_more_looking_after(world: World) ->
 
     await moved(world.bot, RunMoved(480))
 
-    assert world.store.cards == {480: True}
+    assert world.store.cards == {run(480): True}
 
 
 # The comparison
@@ -313,8 +319,8 @@ async def test_a_failed_stage_is_retried_and_its_button_goes(world: World) -> No
     assert reply.text == "Train of run 20261123.1 runs again."
     assert world.pipelines.retries == [(480, "train")]
     assert "had the failed jobs run again" in str(world.board.shown[CHANNEL, "run/480/failure/train/1"])
-    assert world.store.audit == [(ADA.id, "retry", "480/train/1", Allowed())]
-    assert world.store.cards == {480: False}
+    assert world.store.audit == [Entry(ADA.id, "retry", "run/480/stage/train/1", Allowed())]
+    assert world.store.cards == {run(480): False}
 
 
 async def test_the_same_click_twice_retries_once(world: World) -> None:
@@ -397,20 +403,20 @@ async def test_a_button_that_opens_a_page_needs_no_answer(world: World) -> None:
 
 
 async def test_the_sweep_heals_what_lost_events_left(world: World) -> None:
-    world.store.cards = {480: False}
+    world.store.cards = {run(480): False}
     lost = replace(QUEUED, id=481)
     revived = replace(TRAINING, id=482)
     world.pipelines.runs = {480: SUCCEEDED, 481: lost, 482: revived}
-    world.store.cards[482] = True
+    world.store.cards[run(482)] = True
 
     await sweep(world.bot)
 
     assert {"run/480", "run/481", "run/482"} <= shown(world)
-    assert world.store.cards == {480: True, 481: False, 482: False}
+    assert world.store.cards == {run(480): True, run(481): False, run(482): False}
 
 
 async def test_the_sweep_leaves_alone_what_is_final_or_old(world: World) -> None:
-    world.store.cards = {480: True}
+    world.store.cards = {run(480): True}
     world.pipelines.runs = {480: SUCCEEDED, 481: replace(QUEUED, id=481, created=NOW - timedelta(days=2))}
 
     await sweep(world.bot)
@@ -419,7 +425,7 @@ async def test_the_sweep_leaves_alone_what_is_final_or_old(world: World) -> None
 
 
 async def test_one_run_that_cannot_be_read_does_not_stop_the_sweep(world: World) -> None:
-    world.store.cards = {470: False, 480: False, 481: False}
+    world.store.cards = {run(470): False, run(480): False, run(481): False}
     world.pipelines.runs = {480: TRAINING, 481: replace(TRAINING, id=481)}
     world.pipelines.errors["run"] = [NotNow("Azure DevOps does not answer.")]
 
@@ -427,7 +433,7 @@ async def test_one_run_that_cannot_be_read_does_not_stop_the_sweep(world: World)
     await sweep(world.bot)
 
     assert {"run/480", "run/481"} <= shown(world)
-    assert world.store.cards[470] is True
+    assert world.store.cards[run(470)] is True
 
 
 async def test_a_run_that_does_not_exist_is_said_to_be_gone(world: World) -> None:

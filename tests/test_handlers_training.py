@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from bot.core.approvals import Allowed, Denied
+from bot.core.audit import Entry
 from bot.core.errors import NotNow, Refused, Uncertain
 from bot.core.references import token
 from bot.core.runs import Order
@@ -47,7 +48,7 @@ async def test_a_training_is_offered_and_nothing_is_started(world: World) -> Non
         "version": "latest",
         "settings": "alpha=0.5",
     }
-    assert world.store.audit == [(ADA.id, "ask to retrain", "diabetes alpha=0.5", Allowed())]
+    assert world.store.audit == [Entry(ADA.id, "ask to retrain", "diabetes alpha=0.5", Allowed())]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ async def test_who_may_no_longer_is_refused_at_the_click_too(world: World) -> No
     reply = await started(world.bot, START)
 
     assert "You may not" in said(reply)
-    assert isinstance(world.store.audit[-1][3], Denied)
+    assert isinstance(world.store.audit[-1].decision, Denied)
     assert world.pipelines.orders == []
 
 

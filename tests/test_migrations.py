@@ -40,7 +40,7 @@ def test_an_empty_database_gets_every_table(postgres: Cluster) -> None:
     with psycopg.connect(url) as connection:
         assert revision(connection) == HEAD
         tables = {row[0] for row in connection.execute("select tablename from pg_tables where schemaname = 'public'")}
-    assert {"delivery", "card", "attachment", "operation", "audit", "watched_run", "procrastinate_jobs"} <= tables
+    assert {"delivery", "card", "attachment", "operation", "audit", "watched", "procrastinate_jobs"} <= tables
     postgres.drop(url)
 
 

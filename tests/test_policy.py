@@ -12,7 +12,7 @@ from bot.core.approvals import Allowed, Approval, ApprovalState, Denied
 from bot.core.people import Member, Person
 from bot.core.policy import already, awaited, belongs, in_channel, may_decide, may_promote, may_retrain, model_of
 from bot.core.runs import Run, State
-from bot.core.team import Environment, People
+from bot.core.team import Environment, People, Right
 from tests.examples import (
     ADA,
     ADA_ADO,
@@ -54,9 +54,10 @@ def test_members_of_the_listed_group_may_retrain_and_promote(member: Member) -> 
 
 
 def test_one_may_be_listed_by_user_id_or_by_e_mail_in_any_case() -> None:
-    assert may_retrain(replace(TEAM, retrain=People(frozenset({ALAN.id}))), ALAN) == Allowed()
-    assert may_retrain(replace(TEAM, retrain=People(frozenset({"Alan@Contoso.example"}))), ALAN) == Allowed()
-    assert may_retrain(replace(TEAM, retrain=People(frozenset({"Alan@Contoso.example"}))), replace(ALAN, email=None)) != Allowed()
+    assert may_retrain(replace(TEAM, rights={Right.RETRAIN: People(frozenset({ALAN.id}))}), ALAN) == Allowed()
+    listed = replace(TEAM, rights={Right.RETRAIN: People(frozenset({"Alan@Contoso.example"}))})
+    assert may_retrain(listed, ALAN) == Allowed()
+    assert may_retrain(listed, replace(ALAN, email=None)) != Allowed()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_everybody_else_is_denied_with_a_reason(member: Member, sentence: str) -
 def test_nobody_listed_means_nobody_allowed(guest: bool, bot: bool, deleted: bool, groups: frozenset[str]) -> None:
     member = Member("U0SOME001", "Some One", "one@contoso.example", guest, bot, deleted, groups)
 
-    assert may_retrain(replace(TEAM, retrain=People()), member) != Allowed()
+    assert may_retrain(replace(TEAM, rights={Right.RETRAIN: People()}), member) != Allowed()
 
 
 def test_an_approver_who_did_not_ask_may_decide() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.core.team import Kind, People
+from bot.core.team import Kind, People, Right
 from bot.settings import EnvironmentVariables, SettingsProblem, dotenv, load
 
 GOOD = {
@@ -41,7 +41,7 @@ def test_the_example_team_is_read() -> None:
 
     team = settings.team
     assert (team.organization, team.project, team.prefix) == ("contoso", "ml-delivery", "mlops")
-    assert team.retrain == People(frozenset({"S0MLTEAM"}))
+    assert team.may(Right.RETRAIN) == People(frozenset({"S0MLTEAM"}))
     assert team.environments["prod"].needs_approval
     assert team.environments["prod"].approvers == People(frozenset({"S0RELEASE"}))
     assert not team.environments["qa"].needs_approval

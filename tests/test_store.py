@@ -7,12 +7,18 @@ from dataclasses import replace
 from psycopg.rows import dict_row
 
 from bot.core.approvals import Allowed, Denied
+from bot.core.audit import Entry
+from bot.core.references import Ref, Thing
 from bot.database import Database
 from bot.ports import Operation, Store
 from bot.store import SqlStore
-from tests.examples import ADA, NOW
+from tests.examples import ADA, ALAN, NOW
 
 RETRAIN = Operation("op-1", "retrain", ADA.id, "diabetes", "offered", {"alpha": "0.5"}, NOW)
+
+
+def run(id: int) -> Ref:
+    return Ref(Thing.RUN, id)
 
 
 async def test_an_operation_comes_back_as_it_was_offered(database: Database) -> None:
@@ -53,44 +59,44 @@ async def test_an_unknown_operation_does_not_move(database: Database) -> None:
 async def test_the_audit_trail_says_who_was_allowed_and_why_not(database: Database) -> None:
     store = SqlStore(database)
 
-    await store.record("ada@contoso.example", "retrain", "diabetes", Allowed(), {"alpha": "0.5"})
-    await store.record("alan@contoso.example", "retrain", "diabetes", Denied("Ask the ml-team."), {})
+    await store.record(Entry(ADA.id, "retrain", "diabetes", Allowed(), after={"alpha": "0.5"}))
+    await store.record(Entry(ALAN.id, "retrain", "diabetes", Denied("Ask the ml-team.")))
 
     async with database.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute("select person, action, subject, allowed, reason, detail from audit order by id")
         rows = await cursor.fetchall()
     assert [(row["person"], row["allowed"], row["reason"], row["detail"]) for row in rows] == [
-        ("ada@contoso.example", True, "", {"alpha": "0.5"}),
-        ("alan@contoso.example", False, "Ask the ml-team.", {}),
+        (ADA.id, True, "", {"why": "", "model": "", "before": {}, "after": {"alpha": "0.5"}}),
+        (ALAN.id, False, "Ask the ml-team.", {"why": "", "model": "", "before": {}, "after": {}}),
     ]
 
 
 async def test_runs_are_watched_until_they_are_final(database: Database) -> None:
     store = SqlStore(database)
-    await store.watch(480, 1, final=False)
-    await store.watch(481, 1, final=False)
+    await store.watch(run(480), final=False)
+    await store.watch(run(481), final=False)
 
-    await store.watch(480, 1, final=True)
+    await store.watch(run(480), final=True)
 
-    assert await store.watched() == (481,)
-    assert await store.final((480, 481, 482)) == {480}
+    assert await store.watched() == (run(481),)
+    assert await store.final((run(480), run(481), run(482))) == {run(480)}
 
 
 async def test_a_retried_run_is_watched_again(database: Database) -> None:
     store = SqlStore(database)
-    await store.watch(480, 1, final=True)
+    await store.watch(run(480), final=True)
 
-    await store.watch(480, 1, final=False)
+    await store.watch(run(480), final=False)
 
-    assert await store.watched() == (480,)
-    assert await store.final((480,)) == frozenset()
+    assert await store.watched() == (run(480),)
+    assert await store.final((run(480),)) == frozenset()
 
 
 async def test_operations_of_last_year_are_forgotten_and_what_was_decided_is_not(database: Database) -> None:
     store = SqlStore(database)
     await store.offer(RETRAIN)
     await store.offer(replace(RETRAIN, id="op-2"))
-    await store.record(ADA.id, "retrain", "diabetes", Allowed(), {})
+    await store.record(Entry(ADA.id, "retrain", "diabetes", Allowed()))
     async with database.pool.connection() as connection:
         await connection.execute("update operation set changed = now() - interval '1 year' where id = 'op-1'")
         await connection.execute("update audit set at = now() - interval '1 year'")

@@ -16,6 +16,7 @@ from bot.azure_devops import reading
 from bot.azure_devops.subscriptions import ServiceHooks
 from bot.core.approvals import Answer, Approval, ApprovalState
 from bot.core.errors import Gone, OutsideError, Refused
+from bot.core.people import Person
 from bot.core.runs import FailedTest, Failure, Order, Run
 
 if TYPE_CHECKING:
@@ -65,6 +66,13 @@ class AzureDevOps:
     async def close(self) -> None:
         """Start no more calls."""
         self._wire.close()
+
+    async def me(self) -> Person:
+        """Whom Azure DevOps takes this identity for."""
+        said = await self._wire.read(lambda ask: ask.location.get_connection_data())
+        who = said.authenticated_user
+        account = (who.properties or {}).get("Account") or {}
+        return Person(name=who.provider_display_name or "somebody", email=account.get("$value"), id=who.id)
 
     # --- runs -------------------------------------------------------------------------------------------------------
 

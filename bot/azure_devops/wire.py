@@ -20,6 +20,7 @@ from azure.devops.exceptions import AzureDevOpsServiceError
 from azure.devops.v7_1.build import BuildClient
 from azure.devops.v7_1.core import CoreClient
 from azure.devops.v7_1.git import GitClient
+from azure.devops.v7_1.location import LocationClient
 from azure.devops.v7_1.pipelines import PipelinesClient
 from azure.devops.v7_1.service_hooks import ServiceHooksClient
 from azure.devops.v7_1.test import TestClient
@@ -79,6 +80,7 @@ class Clients:
         self.build = client(BuildClient)
         self.core = client(CoreClient)
         self.git = client(GitClient)
+        self.location = client(LocationClient)
         self.pipelines = client(PipelinesClient)
         self.test = client(TestClient)
         self.hooks = client(ServiceHooksClient)

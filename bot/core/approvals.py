@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from bot.core.people import Person
+from bot.core.references import Ref, Thing
 
 
 class Answer(StrEnum):
@@ -14,6 +15,13 @@ class Answer(StrEnum):
 
     APPROVE = "approved"
     REJECT = "rejected"
+
+
+class Order(StrEnum):
+    """In which order approvers are asked."""
+
+    ANY = "anyOrder"
+    SEQUENCE = "inSequence"
 
 
 class ApprovalState(StrEnum):
@@ -30,18 +38,26 @@ class ApprovalState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalStep:
-    """One approver's part: who is asked, and who answered, when and why."""
+    """One approver's part: who is asked (a person or a group), and who answered, when and why.
+
+    `turn` is False while others have to answer first; `until` is when a deferred approval takes effect.
+    """
 
     assigned: Person
     state: ApprovalState
     actual: Person | None = None
     comment: str = ""
     at: datetime | None = None
+    turn: bool = True
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One approval of one attempt of one stage of one run."""
+    """One approval of one attempt of one stage of one run or release.
+
+    `minimum` is how many have to approve, 0 for all. `mine` says whether the identity that read it may answer; None where nobody said.
+    """
 
     id: str
     run_id: int
@@ -53,6 +69,26 @@ class Approval:
     steps: tuple[ApprovalStep, ...] = ()
     minimum: int = 0
     instructions: str = ""
+    thing: Thing = Thing.RUN
+    order: Order = Order.ANY
+    blocked: tuple[Person, ...] = ()
+    mine: bool | None = None
+    post: bool = False  # asked for after the deployment: classic releases only
+
+    @property
+    def ref(self) -> Ref:
+        """The run or release it belongs to."""
+        return Ref(self.thing, self.run_id)
+
+    @property
+    def approved_by(self) -> tuple[Person, ...]:
+        """Who has approved so far."""
+        return tuple(step.actual for step in self.steps if step.actual is not None and step.state is ApprovalState.APPROVED)
+
+    @property
+    def left(self) -> int:
+        """How many more have to approve."""
+        return max((self.minimum or max(len(self.steps), 1)) - len(self.approved_by), 0)
 
     @property
     def decided(self) -> ApprovalStep | None:

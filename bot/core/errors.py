@@ -15,6 +15,10 @@ class Refused(OutsideError):
     """The service understood and said no: tell the person the reason it gave."""
 
 
+class SignInNeeded(OutsideError):
+    """This is done under the person's own name, and they have to sign in (again) first; the message says why."""
+
+
 class NotNow(OutsideError):
     """The service cannot answer at present: the inbox tries again.
 

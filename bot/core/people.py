@@ -7,16 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody (or a service identity) known to Azure DevOps; `email` is the unique name where there is one."""
+    """Somebody, a group, or a service identity known to Azure DevOps; `email` is the unique name where there is one."""
 
     name: str
     email: str | None = None
     id: str | None = None
+    group: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of the Slack workspace, read at the moment of the click; `groups` are the user groups they belong to."""
+    """A member of the Slack workspace, read at the moment of the click.
+
+    `groups` are the user groups they belong to, `ado_groups` the names of their Azure DevOps groups, where anybody asked for them.
+    """
 
     id: str
     name: str
@@ -25,6 +29,17 @@ class Member:
     bot: bool = False
     deleted: bool = False
     groups: frozenset[str] = frozenset()
+    ado_groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody's Entra account, which they linked to their Slack account by signing in; `tenant` and `oid` name it for good."""
+
+    tenant: str
+    oid: str
+    name: str
+    username: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,17 @@ from datetime import UTC
 from bot.core.approvals import Allowed, Approval, ApprovalState, Decision, Denied
 from bot.core.people import Member
 from bot.core.runs import Run, kept_champion, parameter, reached
-from bot.core.team import Environment, Model, People, Team
+from bot.core.team import Environment, Model, People, Right, Team
 
 
 def may_retrain(team: Team, member: Member) -> Decision:
     """Whether the person may start trainings, and retry what failed."""
-    return _member(member) or _listed(team.retrain, member, "start or retry trainings")
+    return _member(member) or _listed(team.may(Right.RETRAIN), member, "start or retry trainings")
 
 
 def may_promote(team: Team, member: Member) -> Decision:
     """Whether the person may ask for a registered version to be brought to Prod."""
-    return _member(member) or _listed(team.promote, member, "ask for a promotion")
+    return _member(member) or _listed(team.may(Right.PROMOTE), member, "ask for a promotion")
 
 
 def may_decide(team: Team, member: Member, run: Run, approval: Approval, asked_in_slack: str | None) -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from uuid import UUID, uuid5
 
 OURS = UUID("5f0d3c5a-6e4b-4d0c-9d0e-ca11b0a2d000")
@@ -10,6 +11,24 @@ OURS = UUID("5f0d3c5a-6e4b-4d0c-9d0e-ca11b0a2d000")
 
 class Unknown(Exception):
     """The value of a button is none of ours; the message is a sentence fit for a person."""
+
+
+class Thing(StrEnum):
+    """What a card is about: a run of a pipeline, or a classic release."""
+
+    RUN = "run"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A run of a pipeline or a classic release; their numbers overlap."""
+
+    thing: Thing
+    id: int
+
+    def __str__(self) -> str:
+        return f"{self.thing.value}/{self.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +54,23 @@ class StageAttempt:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalOf:
-    """One approval of one run."""
+    """One approval of one run or release, and a mark of the facts that were shown with it."""
 
-    run_id: int
+    ref: Ref
     approval_id: str
+    facts: str = ""
 
     def __str__(self) -> str:
-        return f"{self.run_id}/{self.approval_id}"
+        return "/".join((str(self.ref), self.approval_id, *([self.facts] if self.facts else [])))
 
     @classmethod
     def read(cls, value: str) -> ApprovalOf:
         """The approval that a button names. Raises Unknown."""
         match value.split("/"):
-            case [run, approval] if approval and _number(run):
-                return cls(int(run), approval)
+            case ["run" | "release" as thing, number, approval, *facts] if approval and _number(number) and len(facts) < 2:
+                return cls(Ref(Thing(thing), int(number)), approval, *facts)
+            case [number, approval] if approval and _number(number):  # before there were releases
+                return cls(Ref(Thing.RUN, int(number)), approval)
             case _:
                 raise Unknown("This button is none of ours, or very old. Use the newest message or `/approve` instead.")
 

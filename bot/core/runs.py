@@ -11,6 +11,7 @@ from enum import StrEnum
 from bot.core.approvals import Allowed, Decision, Denied
 from bot.core.people import Asker, Person
 from bot.core.redaction import redact
+from bot.core.references import Ref, Thing
 
 # Stages of the delivery pipeline that mean something to us (deploy/README.md).
 EVALUATE = "evaluate"
@@ -82,7 +83,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a pipeline; `stages` is empty in listings and in order of execution otherwise."""
+    """One run of a pipeline, or one classic release; `stages` is empty in listings and in order of execution otherwise.
+
+    Of a release `pipeline_id` and `pipeline` are its definition's, and `source` is the number of the run whose artifacts it deploys.
+    """
 
     id: int
     number: str
@@ -103,6 +107,13 @@ class Run:
     commit_url: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
+    thing: Thing = Thing.RUN
+    source: int | None = None
+
+    @property
+    def ref(self) -> Ref:
+        """What tells it from all others."""
+        return Ref(self.thing, self.id)
 
     def stage(self, name: str) -> Stage | None:
         """The stage of that name, if the run has one."""

@@ -171,7 +171,7 @@ def _form(question: Question, answer: Answer, title: str, ask: str) -> Modal:
             callback="approve" if answer is Answer.APPROVE else "reject",
             submit=title,
             close="Cancel",
-            state={"run": str(question.run.id), "approval": question.approval.id[:200]},
+            state={"approval": str(ApprovalOf(question.approval.ref, question.approval.id[:200]))},
         )
     )
 
@@ -212,7 +212,7 @@ def _ask(question: Question) -> list[Block]:
 
 
 def _buttons(question: Question) -> Block:
-    reference = ApprovalOf(question.run.id, question.approval.id)
+    reference = ApprovalOf(question.approval.ref, question.approval.id)
     return actions(
         f"decide:{reference}:{question.approval.attempt}",
         button("approve", "Approve", str(reference), style="primary"),
