@@ -139,6 +139,10 @@ class Chat(Protocol):
         """Tell one person something, best effort."""
         ...
 
+    async def permalink(self, channel: str, ts: str) -> str:
+        """The address of a message. Raises Gone."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class File:

@@ -6,7 +6,7 @@ Features never import each other. What several of them do alike is in `showing`,
 from __future__ import annotations
 
 from bot.routing import Router
-from handlers import approvals, help, models, promotion, runs, training  # noqa: A004 the feature's own name
+from handlers import approvals, barriers, help, models, promotion, runs, steering, training  # noqa: A004 the feature's own name
 
 router = Router().include(
     runs.router,
@@ -14,5 +14,7 @@ router = Router().include(
     training.router,
     promotion.router,
     models.router,
+    steering.router,
+    barriers.router,
 )
 router.include(help.about(router))

@@ -1,42 +1,40 @@
-"""Approvals: who waits for a decision, and decisions taken in Slack. Azure DevOps keeps the record and has the last word."""
+"""Approvals: who waits for a decision, and decisions taken in Slack. Azure DevOps keeps the record, under the person's own name, and has
+the last word.
+
+Whoever clicks is judged at that moment: the approval is read again under their token, then our own rules come on top, then the answer goes
+out once, and only what Azure DevOps then says is believed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
-from bot.core.approvals import Answer, Approval, ApprovalState, Decision, Denied
+from bot.core.approvals import Allowed, Answer, Approval, ApprovalState, Decision, Denied
 from bot.core.audit import Entry
-from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
+from bot.core.deciding import Case, Decider, changed, may_decide, still_needed
+from bot.core.errors import Gone, NotNow, OutsideError, Refused, SignInNeeded, Uncertain
 from bot.core.models import Delivery
-from bot.core.people import Member
-from bot.core.policy import already, belongs, in_channel, may_decide, model_of
-from bot.core.references import ApprovalOf, Unknown
-from bot.core.runs import Run, asker
-from bot.core.team import Environment, Model, Team
-from bot.messages.approvals import Question, approval_card, approve_form, pending_list, reason_errors, reject_form
+from bot.core.people import Member, Person
+from bot.core.policy import already, belongs, full_member, in_channel, model_of
+from bot.core.references import ApprovalOf, Unknown, token
+from bot.core.runs import asker
+from bot.core.team import ADO, Team
+from bot.messages.approvals import LATER, approval_card, approve_form, defer_form, pending_list, reason_errors, reassign_form, reject_form
 from bot.messages.kit import Message, Modal, Reply, channel_link
 from bot.messages.private import note, refusal, wrong_channel
-from bot.ports import Bot, Operation
+from bot.ports import Acting, Bot, Operation, Pipelines
 from bot.routing import Click, Request, Router, Submission, Usage
+from handlers.guarding import glass_of, lock_of
 from handlers.once import once
-from handlers.showing import asked_in_slack, decision_id, question, refresh
+from handlers.showing import about, asked_in_slack, question, read, refresh, votes
 
 router = Router()
 
 MOST = 15  # waiting approvals to look at
 
 DONE = {Answer.APPROVE: "Approved", Answer.REJECT: "Rejected"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """An approval and what it is about, as they are now."""
-
-    run: Run
-    model: Model
-    approval: Approval
-    environment: Environment
 
 
 @router.command("approve", "[run]")
@@ -54,18 +52,35 @@ async def approve(bot: Bot, request: Request) -> Reply:
 @router.click("approve", opens="Approve")
 async def ask_to_approve(bot: Bot, click: Click) -> Reply:
     """Approve was pressed: repeat the facts and ask why."""
-    return await _form(bot, click, Answer.APPROVE)
+    return await _form(bot, click, Answer.APPROVE, approve_form)
 
 
 @router.click("reject", opens="Reject")
 async def ask_to_reject(bot: Bot, click: Click) -> Reply:
     """Reject was pressed: repeat the facts and ask why."""
-    return await _form(bot, click, Answer.REJECT)
+    return await _form(bot, click, Answer.REJECT, reject_form)
+
+
+@router.click("defer", opens="Approve later")
+async def ask_to_defer(bot: Bot, click: Click) -> Reply:
+    """Later was pressed: repeat the facts, ask from when on, and why."""
+    return await _form(bot, click, Answer.APPROVE, defer_form)
+
+
+@router.click("reassign", opens="Hand over")
+async def ask_to_reassign(bot: Bot, click: Click) -> Reply:
+    """Hand over was pressed: repeat the facts, ask to whom, and why."""
+    return await _form(bot, click, Answer.REJECT, reassign_form)
 
 
 def check(_: Team, submission: Submission) -> Mapping[str, str]:
-    """A reason is required, and must fit."""
-    return reason_errors(dict(submission.values))
+    """A reason is required, and must fit; so is a time, or a person."""
+    wrong = reason_errors(submission.values)
+    if submission.callback == "defer" and submission.values.get("until") not in LATER:
+        wrong["until"] = "Choose from when on it may be deployed."
+    if submission.callback == "reassign" and not submission.values.get("to"):
+        wrong["to"] = "Choose who decides instead of you."
+    return wrong
 
 
 @router.submit("approve", check=check)
@@ -80,8 +95,47 @@ async def rejected(bot: Bot, submission: Submission) -> Reply:
     return await _decide(bot, submission, Answer.REJECT)
 
 
+@router.submit("defer", check=check)
+async def deferred(bot: Bot, submission: Submission) -> Reply:
+    """Approve from a later time on, for the reason given."""
+    return await _decide(bot, submission, Answer.APPROVE, later=True)
+
+
+@router.submit("reassign", check=check)
+async def reassigned(bot: Bot, submission: Submission) -> Reply:
+    """Hand the decision over to somebody else, for the reason given."""
+    asks = await _asks(bot, submission, Answer.REJECT, action="reassign")
+    if isinstance(asks, Message):
+        return asks
+    to = await bot.chat.member(submission.values["to"])
+    acting, case, before = asks.acting, asks.case, asks.case.approval
+    known = await acting.pipelines.people(to.email) if to.email else ()
+    if len(known) != 1:
+        return await _denied(
+            bot, asks, Denied(f"Azure DevOps knows nobody by the e-mail address of {to.name}. Hand it over there instead.")
+        )
+    decision = may_decide(Decider(to, known[0]), replace(case, approval=replace(before, mine=None)), Answer.REJECT, bot.now())
+    if isinstance(decision, Denied):
+        return await _denied(bot, asks, Denied(f"{to.name} could not decide on this either. For them it reads: {decision.reason}"))
+    operation = _operation(asks, "reassign", {"to": known[0].id or known[0].name}, bot.now())
+
+    async def find() -> Approval | None:
+        now = await _approval(acting.pipelines, case.approval)
+        return now if any(step.assigned.id == known[0].id for step in now.steps) else None
+
+    async def do() -> Approval:
+        return await acting.pipelines.reassign(before, known[0], await _comment(bot, asks))
+
+    return await _written(
+        bot, asks, operation, find=find, do=do, said=lambda _: f"Handed over to {to.name}, and on record in Azure DevOps."
+    )
+
+
+# Listing
+
+
 async def _list(bot: Bot, channel: str) -> Message:
-    here: list[Question] = []
+    here: list[Case] = []
     elsewhere: dict[str, None] = {}
     for approval in (await bot.pipelines.pending_approvals())[:MOST]:
         environment = belongs(bot.team, approval)
@@ -93,7 +147,7 @@ async def _list(bot: Bot, channel: str) -> Message:
             continue
         if in_channel(model, channel):
             asked = asker(run, await asked_in_slack(bot, run))
-            here.append(Question(run, model, environment, approval, Delivery(), asked))
+            here.append(Case(run, model, environment, approval, Delivery(), asked))
         else:
             elsewhere[channel_link(model.channel)] = None
     return pending_list(here, tuple(elsewhere))
@@ -113,102 +167,262 @@ async def _one(bot: Bot, channel: str, run_id: int) -> Message:
     return note(f"Run {run.number} does not wait for approval.")
 
 
-async def _form(bot: Bot, click: Click, answer: Answer) -> Modal | Message:
+# Judging
+
+
+@dataclass(frozen=True, slots=True)
+class _Asks:
+    """Somebody who wants to do something about an approval: who they are, what it is about as they see it, and why they want it."""
+
+    acting: Acting
+    who: Decider
+    case: Case
+    action: str
+    reason: str = ""
+
+    @property
+    def identity(self) -> str:
+        """Whom Azure DevOps will record."""
+        return self.who.me.id or self.who.me.name
+
+
+async def _form(bot: Bot, click: Click, answer: Answer, form: Callable[[Case, str], Modal]) -> Modal | Message:
     try:
         reference = ApprovalOf.read(click.value)
     except Unknown as error:
+        await bot.store.record(Entry(click.person, f"open {click.action}", click.value[:100], Denied(str(error))))
         return note(str(error))
-    case = await _read(bot, reference)
-    decision = await _may(bot, click.person, case, action=f"open {answer.value}")
-    if isinstance(decision, Denied):
-        return await _refused(bot, decision, case)
-    asks = await question(bot, case.run, case.model, case.approval, case.environment)
-    return approve_form(asks) if answer is Answer.APPROVE else reject_form(asks)
+    asks = await _judged(bot, click.person, click.channel, reference, answer, action=f"open {click.action}")
+    return asks if isinstance(asks, Message) else form(asks.case, reference.facts)
 
 
-async def _decide(bot: Bot, submission: Submission, answer: Answer) -> Message:
-    """Read it again, ask the policy, answer once, believe only what Azure DevOps then says, and show it."""
-    reason = submission.values.get("reason", "").strip()
-    wrong = reason_errors({"reason": reason})
+async def _asks(bot: Bot, submission: Submission, answer: Answer, *, action: str) -> _Asks | Message:
+    """A form was sent off: by somebody who may, with a reason, and about what they saw in it."""
+    wrong = check(bot.team, submission)
     if wrong:
-        return note(wrong["reason"])
+        return note(next(iter(wrong.values())))
     try:
         reference = ApprovalOf.read(submission.state.get("approval", ""))
     except Unknown as error:
+        await bot.store.record(Entry(submission.person, action, "", Denied(str(error))))
         return note(str(error))
-    case = await _read(bot, reference)
-    decision = await _may(bot, submission.person, case, action=answer.value, reason=reason)
+    reason = submission.values["reason"].strip()
+    asks = await _judged(bot, submission.person, submission.channel, reference, answer, action=action, reason=reason)
+    if isinstance(asks, Message):
+        return asks
+    new = changed(reference.facts, asks.case.facts)
+    if new:
+        return await _denied(
+            bot, asks, Denied(f"Nothing was sent, because something changed while you wrote: {'; '.join(new)}. Look again.")
+        )
+    return asks
+
+
+async def _judged(
+    bot: Bot, person: str, channel: str, reference: ApprovalOf, answer: Answer, *, action: str, reason: str = ""
+) -> _Asks | Message:
+    """Read everything again, as the person, and ask the policy; on record either way. Raises SignInNeeded, Gone, Refused, NotNow."""
+    member = await bot.chat.member(person)
+    denied = full_member(member)
+    if denied is None and not bot.team.service_identity and await bot.identities.account(person) is None:
+        denied = await _hopeless(bot, member, reference, channel, answer)
+    if denied is not None:
+        await bot.store.record(Entry(person, action, f"{reference.ref}/approval/{reference.approval_id}", denied, why=reason))
+        return refusal(denied)
+    acting = await bot.identities.acting(person)
+    if any(name.startswith(ADO) for name in bot.team.named()):
+        member = replace(member, ado_groups=await acting.pipelines.groups())
+    case = await _case(bot, acting.pipelines, reference, channel)
+    asks = _Asks(acting, Decider(member, acting.me, acting.account), case, action, reason)
+    decision = may_decide(asks.who, case, answer, bot.now())
     if isinstance(decision, Denied):
-        return await _refused(bot, decision, case)
-    member = await bot.chat.member(submission.person)
-    reply = await _answer(bot, member, case.approval, answer, reason)
-    await refresh(bot, case.run.id)
-    return reply
+        return await _denied(bot, asks, decision)
+    await _record(bot, asks, decision)
+    return asks
 
 
-async def _answer(bot: Bot, member: Member, approval: Approval, answer: Answer, reason: str) -> Message:
-    operation = Operation(
-        decision_id(approval, answer), "decide", member.id, approval.id, "offered", {"answer": answer.value, "reason": reason}, bot.now()
-    )
-
-    acting = await bot.identities.acting(member.id)
-
-    async def find() -> Approval | None:
-        now = await _approval(bot, await bot.pipelines.run(approval.run_id), approval.id)
-        return now if now.state is not ApprovalState.PENDING else None
-
-    async def do() -> Approval:
-        return await acting.pipelines.decide(approval, answer, f"{reason}\ndecided in Slack by {member.name} ({member.id})")
-
-    try:
-        outcome = await once(bot, operation, find=find, do=do)
-    except NotNow:
-        raise
-    except Uncertain as error:
-        return note(f"{error} It still waits. Answer again: that looks first.")
-    except OutsideError as error:
-        return note(f"Azure DevOps did not take the answer: {error}")
-    return note(_said(outcome.value, answer, again=outcome.again))
+async def _hopeless(bot: Bot, member: Member, reference: ApprovalOf, channel: str, answer: Answer) -> Denied | None:
+    """Why somebody who has not signed in need not do so: they could not decide on this anyway."""
+    case = await _case(bot, bot.pipelines, reference, channel)
+    if any(name.startswith(ADO) for name in case.approvers.members):
+        return None  # Azure DevOps may count them in
+    unasked = replace(case, approval=replace(case.approval, mine=None))
+    decision = may_decide(Decider(member, Person(member.name, member.email)), unasked, answer, bot.now())
+    return decision if isinstance(decision, Denied) else None
 
 
-def _said(approval: Approval, answer: Answer, *, again: bool) -> str:
-    """What Azure DevOps made of the answer."""
-    if again or approval.state.value not in {answer.value, ApprovalState.PENDING.value}:
-        return already(approval)
-    if approval.state is ApprovalState.PENDING:
-        return f"{DONE[answer]}, and others have to approve, too: {approval.environment} still waits."
-    return f"{DONE[answer]}, and on record in Azure DevOps."
-
-
-async def _read(bot: Bot, reference: ApprovalOf) -> _Case:
-    """The approval as it is now, and what it is about. Raises Gone and Refused."""
-    run = await bot.pipelines.run(reference.ref.id)
-    approval = await _approval(bot, run, reference.approval_id)
+async def _case(bot: Bot, pipelines: Pipelines, reference: ApprovalOf, channel: str) -> Case:
+    """The approval as it is now, as this identity sees it, and what it is about. Raises Gone and Refused."""
+    run = await read(pipelines, reference.ref)
+    approval = next((one for one in await pipelines.approvals(run) if one.id == reference.approval_id), None)
+    if approval is None:
+        raise Gone(f"{run.number} has no such approval any more. `/approve` shows what waits now.")
     model, environment = model_of(bot.team, run), belongs(bot.team, approval)
     if model is None or environment is None:
         raise Refused("This is not decided on in Slack: callboard.toml does not list it as needing approval.")
-    return _Case(run, model, approval, environment)
+    if channel and not in_channel(model, channel):
+        raise Refused(f"{model.name} is not decided on in this channel.")
+    case = await question(bot, run, model, approval, environment)
+    return replace(case, lock=await lock_of(bot, environment), glass=await glass_of(bot, run.ref, environment))
 
 
-async def _approval(bot: Bot, run: Run, approval_id: str) -> Approval:
-    for approval in await bot.pipelines.approvals(run):
-        if approval.id == approval_id:
-            return approval
-    raise Gone(f"Run {run.number} has no such approval any more. `/approve {run.id}` shows what it waits for now.")
-
-
-async def _may(bot: Bot, person: str, case: _Case, *, action: str, reason: str = "") -> Decision:
-    """The policy's decision about the person as they are now; on record either way."""
-    member = await bot.chat.member(person)
-    decision = may_decide(bot.team, member, case.run, case.approval, await asked_in_slack(bot, case.run))
-    about = "/".join((str(case.run.ref), "approval", case.approval.id))
-    await bot.store.record(Entry(person, action, about, decision, why=reason, model=case.model.name))
-    return decision
-
-
-async def _refused(bot: Bot, decision: Denied, case: _Case) -> Message:
+async def _denied(bot: Bot, asks: _Asks, denied: Denied) -> Message:
     """Why not, and who may; where it is no longer open, the card that was clicked had missed that."""
-    if case.approval.state is ApprovalState.PENDING and not case.run.state.finished:
-        return refusal(decision, case.environment.approvers)
-    await refresh(bot, case.run.id)
-    return refusal(decision)
+    await _record(bot, asks, denied)
+    if asks.case.open:
+        return refusal(denied, asks.case.approvers)
+    await refresh(bot, asks.case.run.id)
+    return refusal(denied)
+
+
+async def _record(bot: Bot, asks: _Asks, decision: Decision, after: Mapping[str, str] | None = None) -> None:
+    """Write down who wanted what, what was decided about it, and what it changed."""
+    approval = asks.case.approval
+    before = {
+        "state": approval.state.value,
+        "attempt": str(approval.attempt),
+        "approved by": ", ".join(one.name for one in approval.approved_by),
+    }
+    await bot.store.record(
+        Entry(
+            asks.who.member.id,
+            asks.action,
+            about(approval),
+            decision,
+            why=asks.reason,
+            account=asks.who.account,
+            model=asks.case.model.name,
+            before=before,
+            after=after or {},
+        )
+    )
+
+
+# Answering
+
+
+async def _decide(bot: Bot, submission: Submission, answer: Answer, *, later: bool = False) -> Message:
+    """Judge again, wait for others where the policy wants more people, else answer once, and show what came of it."""
+    action = "defer" if later else "approve" if answer is Answer.APPROVE else "reject"
+    asks = await _asks(bot, submission, answer, action=action)
+    if isinstance(asks, Message):
+        return asks
+    if answer is Answer.APPROVE and (left := await _agree(bot, asks)):
+        await refresh(bot, asks.case.run.id)
+        others = "one more person has" if left == 1 else f"{left} more people have"
+        return note(f"Noted: you agree. It goes to Azure DevOps once {others} agreed, too.")
+    until = bot.now() + timedelta(hours=int(submission.values["until"])) if later else None
+    approval, acting = asks.case.approval, asks.acting
+    operation = _operation(asks, "decide", {"answer": answer.value}, bot.now())
+
+    async def find() -> Approval | None:
+        now = await _approval(acting.pipelines, approval)
+        mine = any(step.actual is not None and step.actual.id == asks.who.me.id for step in now.steps)
+        return now if now.state is not ApprovalState.PENDING or (mine and not bot.team.service_identity) else None
+
+    async def do() -> Approval:
+        comment = await _comment(bot, asks)
+        if until is not None:
+            return await acting.pipelines.defer(approval, until, comment)
+        return await acting.pipelines.decide(approval, answer, comment)
+
+    def said(now: Approval) -> str:
+        if until is not None and now.state in {ApprovalState.PENDING, ApprovalState.DEFERRED}:
+            return f"Approved from {until:%Y-%m-%d %H:%M} UTC on, and on record in Azure DevOps."
+        if now.state is ApprovalState.PENDING:
+            return f"{DONE[answer]}, and others have to approve, too: {now.environment} still waits."
+        if now.state.value != answer.value:
+            return already(now)
+        return f"{DONE[answer]}, and on record in Azure DevOps."
+
+    return await _written(bot, asks, operation, find=find, do=do, said=said)
+
+
+async def _agree(bot: Bot, asks: _Asks) -> int:
+    """Keep a yes that is not the last one needed; how many more have to agree, 0 where it may go out.
+
+    Kept before it is counted: of two who agree at the same moment, at least one sees the other.
+    """
+    if not still_needed(asks.case, asks.who):
+        return 0
+    approval, member = asks.case.approval, asks.who.member
+    identity = member.id if asks.who.account is None else asks.identity
+    vote = Operation(
+        token("vote", about(approval), member.id),
+        "vote",
+        member.id,
+        about(approval),
+        "held",
+        {"identity": identity, "reason": asks.reason},
+        bot.now(),
+    )
+    await bot.store.offer(vote)
+    left = still_needed(replace(asks.case, votes=await votes(bot, approval)), asks.who)
+    if left:
+        await _record(bot, asks, Allowed(), {"agreed": f"{asks.case.environment.minimum - left} of {asks.case.environment.minimum}"})
+    return left
+
+
+async def _written(
+    bot: Bot,
+    asks: _Asks,
+    operation: Operation,
+    *,
+    find: Callable[[], Awaitable[Approval | None]],
+    do: Callable[[], Awaitable[Approval]],
+    said: Callable[[Approval], str],
+) -> Message:
+    """Write it to Azure DevOps once, believe only what that then says, record it and show it."""
+    try:
+        outcome = await once(bot, operation, find=find, do=do)
+    except (NotNow, SignInNeeded):
+        raise
+    except Uncertain as error:
+        await _record(bot, replace(asks, action=f"{asks.action} sent"), Denied(str(error)))
+        return note(f"{error} It still waits. Answer again: that looks first.")
+    except OutsideError as error:
+        now = await _approval(asks.acting.pipelines, asks.case.approval)
+        await _record(bot, replace(asks, action=f"{asks.action} sent"), Denied(str(error)), {"state": now.state.value})
+        await refresh(bot, asks.case.run.id)
+        return note(already(now) if now.state is not ApprovalState.PENDING else f"Azure DevOps did not take the answer: {error}")
+    now = outcome.value
+    if not outcome.again:
+        by = ", ".join(person.name for person in now.approved_by) or (now.decided.actual.name if now.decided and now.decided.actual else "")
+        await _record(bot, replace(asks, action=f"{asks.action} sent"), Allowed(), {"state": now.state.value, "by": by})
+    await refresh(bot, asks.case.run.id)
+    return note(already(now) if outcome.again and now.state is not ApprovalState.PENDING else said(now))
+
+
+def _operation(asks: _Asks, kind: str, detail: Mapping[str, str], now: datetime) -> Operation:
+    """The same person's same answer to the same approval is one operation, however often it is sent."""
+    approval, member = asks.case.approval, asks.who.member
+    return Operation(
+        token(kind, about(approval), member.id, *detail.values()),
+        kind,
+        member.id,
+        about(approval),
+        "offered",
+        {**detail, "reason": asks.reason, "identity": asks.identity},
+        now,
+    )
+
+
+async def _approval(pipelines: Pipelines, known: Approval) -> Approval:
+    """The approval as it is now."""
+    run = await read(pipelines, known.ref)
+    for approval in await pipelines.approvals(run):
+        if approval.id == known.id:
+            return approval
+    raise Gone(f"{run.number} has no such approval any more.")
+
+
+async def _comment(bot: Bot, asks: _Asks) -> str:
+    """What Azure DevOps keeps with the answer: the reason, who agreed before, who it was in Slack, and where."""
+    approval, member = asks.case.approval, asks.who.member
+    agreed = [f"agreed before: {vote.by}: {vote.reason}" for vote in asks.case.votes if vote.by != member.id]
+    ts = await bot.board.where(asks.case.model.channel, "/".join((str(approval.ref), "approval", approval.stage, str(approval.attempt))))
+    try:
+        where = [await bot.chat.permalink(asks.case.model.channel, ts)] if ts else []
+    except OutsideError:
+        where = []  # a comfort, not a condition
+    return "\n".join((asks.reason, *agreed, f"decided in Slack by {member.name} ({member.id})", *where))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
-from bot.core.approvals import Denied
+from bot.core.approvals import Decision, Denied
 from bot.core.audit import Entry
 from bot.core.errors import Uncertain
-from bot.core.policy import may_promote, may_retrain
+from bot.core.policy import may
 from bot.core.references import token
 from bot.core.runs import Order, Run
-from bot.core.team import Model, Right, Team
+from bot.core.team import Model, Right
 from bot.messages.kit import Message
 from bot.messages.offers import started_note
 from bot.messages.private import note, refusal
@@ -26,14 +27,17 @@ OFFER = timedelta(hours=1)
 # Azure DevOps' clock is not ours.
 SKEW = timedelta(minutes=10)
 
-RULES = {"retrain": may_retrain, "promote": may_promote}
+RIGHTS = {"retrain": Right.RETRAIN, "promote": Right.PROMOTE}
 
 
 async def asks(bot: Bot, kind: str, request: Request) -> Message | None:
     """The refusal for a person who may not even ask for this; on record either way."""
-    decision = RULES[kind](bot.team, await bot.chat.member(request.person))
-    await bot.store.record(Entry(request.person, f"ask to {kind}", " ".join(request.words), decision))
-    return _refused(bot.team, kind, decision) if isinstance(decision, Denied) else None
+    model = bot.team.models.get(request.words[0]) if request.words else None
+    decision = may(bot.team, RIGHTS[kind], await bot.chat.member(request.person), model)
+    name = model.name if model is not None else ""
+    asked = {"words": " ".join(request.words)}
+    await bot.store.record(Entry(request.person, f"ask to {kind}", f"model/{name}" if name else "", decision, model=name, after=asked))
+    return refusal(decision, bot.team.may(RIGHTS[kind], model)) if isinstance(decision, Denied) else None
 
 
 async def offer(bot: Bot, kind: str, id: str, *, person: str, model: Model, detail: Mapping[str, str]) -> Operation:
@@ -55,26 +59,21 @@ async def confirm(bot: Bot, click: Click, kind: str) -> Message:
 
 
 async def start(bot: Bot, operation: Operation) -> Message:
-    """Start the run of an operation once, and show it."""
-    member = await bot.chat.member(operation.person)
-    decision = RULES[operation.kind](bot.team, member)
-    await bot.store.record(Entry(operation.person, operation.kind, operation.subject, decision, after=operation.detail))
-    if isinstance(decision, Denied):
-        return _refused(bot.team, operation.kind, decision)
+    """Start the run of an operation once, under the person's own name, and show it. Raises SignInNeeded."""
     model = bot.team.models.get(operation.subject)
     if model is None:
         return note(f"{operation.subject} is no model of this team any more.")
+    member, right = await bot.chat.member(operation.person), RIGHTS[operation.kind]
+    decision = may(bot.team, right, member, model)
+    if isinstance(decision, Denied):
+        await bot.store.record(_entry(operation, decision))
+        return refusal(decision, bot.team.may(right, model))
     acting = await bot.identities.acting(operation.person)
-    order = Order(
-        model.pipeline_id,
-        model.branch,
-        operation.id,
-        {
-            **operation.detail,
-            "requestedBy": f"{member.name} ({member.email or member.id})",
-            "requestId": operation.id,
-        },
-    )
+    entry = replace(_entry(operation, decision), account=acting.account)
+    await bot.store.record(entry)
+    # Azure DevOps knows who queued a run; only where that is the bot the run has to say for whom.
+    asked = "none" if acting.account is not None else f"{member.name} ({member.email or member.id})"
+    order = Order(model.pipeline_id, model.branch, operation.id, {**operation.detail, "requestedBy": asked, "requestId": operation.id})
 
     async def find() -> Run | None:
         return await bot.pipelines.started(model.pipeline_id, operation.id, operation.created - SKEW)
@@ -87,6 +86,8 @@ async def start(bot: Bot, operation: Operation) -> Message:
     except Uncertain as error:
         return note(f"{error} No run carries this request so far. If none appears within a minute, press Start again: that looks first.")
     run = await refresh(bot, outcome.value.id)
+    if not outcome.again:
+        await bot.store.record(replace(entry, action=f"{operation.kind} sent", after={"run": str(run.ref)}))
     return started_note(run, model, again=outcome.again)
 
 
@@ -97,5 +98,12 @@ async def cancel(bot: Bot, click: Click) -> Message:
     return note("There is nothing to cancel: it was started or cancelled before.")
 
 
-def _refused(team: Team, kind: str, denied: Denied) -> Message:
-    return refusal(denied, team.may(Right.RETRAIN if kind == "retrain" else Right.PROMOTE))
+def _entry(operation: Operation, decision: Decision) -> Entry:
+    return Entry(
+        operation.person,
+        operation.kind,
+        f"model/{operation.subject}",
+        decision,
+        model=operation.subject,
+        after={name: value for name, value in operation.detail.items() if name != "model"},
+    )

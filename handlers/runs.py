@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 
 from bot.core.approvals import Allowed, Denied
 from bot.core.audit import Entry
 from bot.core.errors import Gone, OutsideError, Uncertain
 from bot.core.events import ApprovalCompleted, ApprovalRequested, Event, JobMoved, RunMoved, StageMoved
-from bot.core.policy import may_retrain, model_of
+from bot.core.policy import may, model_of
 from bot.core.references import StageAttempt, Unknown, token
 from bot.core.runs import Run, may_retry
 from bot.core.team import Right
 from bot.messages.failures import failure_card
 from bot.messages.kit import Message, Reply
 from bot.messages.private import note, refusal
-from bot.ports import Bot, Operation
+from bot.ports import Acting, Bot, Operation
 from bot.routing import Click, Router
 from handlers.once import once
 from handlers.showing import refresh, subject
@@ -60,15 +61,21 @@ async def retry_stage(bot: Bot, click: Click) -> Reply:
     except Unknown as error:
         return note(str(error))
     run = await bot.pipelines.run(reference.run_id)
-    decision = may_retrain(bot.team, await bot.chat.member(click.person))
-    await bot.store.record(Entry(click.person, "retry", subject(run, "stage", reference.stage, reference.attempt), decision))
+    model = model_of(bot.team, run)
+    decision = may(bot.team, Right.RETRAIN, await bot.chat.member(click.person), model)
+    about = subject(run, "stage", reference.stage, reference.attempt)
+    entry = Entry(click.person, "retry", about, decision, model=model.name if model else "", before={"attempt": str(reference.attempt)})
     if isinstance(decision, Denied):
-        return refusal(decision, bot.team.may(Right.RETRAIN))
-    operation = Operation(token("retry", str(reference)), "retry", click.person, str(reference), "offered", {}, bot.now())
+        await bot.store.record(entry)
+        return refusal(decision, bot.team.may(Right.RETRAIN, model))
     possible = may_retry(run, reference.stage, reference.attempt)
     if isinstance(possible, Denied):
+        await bot.store.record(replace(entry, decision=possible))
         return refusal(possible)
-    return await _retry(bot, run, reference, operation)
+    acting = await bot.identities.acting(click.person)
+    entry = replace(entry, account=acting.account)
+    await bot.store.record(entry)
+    return await _retry(bot, acting, run, reference, entry)
 
 
 @router.click("open_log")
@@ -83,10 +90,9 @@ async def open_run(_: Bot, __: Click) -> Reply:
     return None
 
 
-async def _retry(bot: Bot, run: Run, reference: StageAttempt, operation: Operation) -> Message:
-    card = await _retried_card(bot, run, reference, operation.person)
-
-    acting = await bot.identities.acting(operation.person)
+async def _retry(bot: Bot, acting: Acting, run: Run, reference: StageAttempt, entry: Entry) -> Message:
+    operation = Operation(token("retry", str(reference)), "retry", entry.person, str(reference), "offered", {}, bot.now())
+    card = await _retried_card(bot, run, reference, entry.person)
 
     async def find() -> Run | None:
         now = await bot.pipelines.run(run.id)
@@ -100,6 +106,8 @@ async def _retry(bot: Bot, run: Run, reference: StageAttempt, operation: Operati
         outcome = await once(bot, operation, find=find, do=do)
     except Uncertain as error:
         return note(f"{error} The stage stands as it was. Press Retry again: that looks first.")
+    if not outcome.again:
+        await bot.store.record(replace(entry, action="retry sent", after={"attempt": str(reference.attempt + 1)}))
     await refresh(bot, run.id)
     model = model_of(bot.team, run)
     if model is not None and card is not None and not outcome.again:

@@ -8,18 +8,19 @@ from __future__ import annotations
 import logging
 
 from bot.core import delivery
-from bot.core.approvals import Answer, Approval, ApprovalState
+from bot.core.approvals import Approval, ApprovalState
+from bot.core.deciding import Case, Decided, Vote
 from bot.core.errors import OutsideError
 from bot.core.models import Comparison, Delivery, champion_of
 from bot.core.policy import awaited, belongs, model_of
-from bot.core.references import token
+from bot.core.references import Ref, token
 from bot.core.runs import EVALUATE, Run, State, asker, failed_stages, parameter
 from bot.core.team import Environment, Model
-from bot.messages.approvals import Decided, Question, approval_card
+from bot.messages.approvals import approval_card
 from bot.messages.comparisons import comparison_card, smoke_card, unreadable_card
 from bot.messages.failures import failure_card, refused_card
 from bot.messages.runs import run_card
-from bot.ports import Bot, File, Operation
+from bot.ports import Bot, File, Operation, Pipelines
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,11 @@ async def refresh(bot: Bot, run_id: int) -> Run:
     return run
 
 
+async def read(pipelines: Pipelines, ref: Ref) -> Run:
+    """The run or release, as this identity sees it. Raises Gone."""
+    return await pipelines.run(ref.id)
+
+
 def subject(run: Run, *parts: object) -> str:
     """What a message is about, for the board."""
     return "/".join([str(run.ref), *(str(part) for part in parts)])
@@ -53,14 +59,15 @@ async def asked_in_slack(bot: Bot, run: Run) -> str | None:
     return operation.person if operation is not None else None
 
 
-async def question(bot: Bot, run: Run, model: Model, approval: Approval, environment: Environment) -> Question:
+async def question(bot: Bot, run: Run, model: Model, approval: Approval, environment: Environment) -> Case:
     """Everything that a decision is about, as it is now."""
     try:
         serving, unknown = champion_of(await bot.models.versions(model.name)), False
     except OutsideError as error:
         log.warning("Azure ML could not say what %s serves: %s", environment.name, error)
         serving, unknown = None, True
-    return Question(
+    rollbacks = [one for one in await bot.store.operations_of("rollback", str(run.ref)) if one.state in {"doing", "done"}]
+    return Case(
         run=run,
         model=model,
         environment=environment,
@@ -70,12 +77,21 @@ async def question(bot: Bot, run: Run, model: Model, approval: Approval, environ
         serving=serving,
         unknown=unknown,
         decided=await _decided(bot, approval),
+        votes=await votes(bot, approval),
+        rollback=any(one.detail.get("stage") == approval.stage for one in rollbacks),
+        service=bot.team.service_identity,
     )
 
 
-def decision_id(approval: Approval, answer: Answer) -> str:
-    """The operation by which an answer is given once."""
-    return token("decide", approval.id, answer.value)
+async def votes(bot: Bot, approval: Approval) -> tuple[Vote, ...]:
+    """Who has agreed and waits for others to."""
+    held = await bot.store.operations_of("vote", about(approval))
+    return tuple(Vote(one.person, one.detail.get("identity", ""), one.detail.get("reason", "")) for one in held)
+
+
+def about(approval: Approval) -> str:
+    """What an approval is called in the audit trail, and by the operations that belong to it."""
+    return f"{approval.ref}/approval/{approval.id}"
 
 
 async def _show_comparison(bot: Bot, run: Run, model: Model) -> None:
@@ -160,7 +176,9 @@ async def _show_approvals(bot: Bot, run: Run, model: Model, reading: int) -> Non
         if environment is None:
             continue
         ended = approval.state is ApprovalState.PENDING and run.state.finished
-        drawn = _Drawn(bot, run, "approval", approval.id, approval.state.value, "ended" if ended else "")
+        agreed = len(approval.approved_by) + len(await votes(bot, approval))
+        names = "+".join(step.assigned.id or step.assigned.name for step in approval.steps)
+        drawn = _Drawn(bot, run, "approval", approval.id, approval.state.value, "ended" if ended else "", agreed, token("approvers", names))
         if await drawn.before():
             continue
         asks = await question(bot, run, model, approval, environment)
@@ -207,11 +225,12 @@ async def _delivered(bot: Bot, run: Run) -> Delivery:
 
 
 async def _decided(bot: Bot, approval: Approval) -> Decided | None:
-    """Who decided in Slack, if the answer on record is theirs: our operation, and their id in the comment."""
+    """Who decided in Slack, if the answer on record is theirs: our operation, by whom Azure DevOps names."""
     step = approval.decided
-    if step is None or approval.state.value not in {answer.value for answer in Answer}:
+    if step is None or step.actual is None:
         return None
-    operation = await bot.store.operation(decision_id(approval, Answer(approval.state.value)))
-    if operation is None or operation.person not in step.comment:
-        return None
-    return Decided(operation.person, operation.detail.get("reason", ""))
+    for operation in reversed(await bot.store.operations_of("decide", about(approval))):
+        ours = operation.detail.get("identity") == (step.actual.id or step.actual.name) and operation.person in step.comment
+        if ours and operation.detail.get("answer") == step.state.value and operation.state in {"doing", "done"}:
+            return Decided(operation.person, operation.detail.get("reason", ""))
+    return None

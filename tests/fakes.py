@@ -187,6 +187,9 @@ class FakeChat:
     async def whisper(self, to: Whisper, message: Message) -> None:
         self.whispers.append((to, message))
 
+    async def permalink(self, channel: str, ts: str) -> str:
+        return f"https://contoso.slack.com/archives/{channel}/p{ts.replace('.', '')}"
+
 
 @dataclass
 class FakeBoard:

@@ -10,35 +10,12 @@ from datetime import UTC
 from bot.core.approvals import Allowed, Approval, ApprovalState, Decision, Denied
 from bot.core.people import Member
 from bot.core.runs import Run, kept_champion, parameter, reached
-from bot.core.team import Environment, Model, People, Right, Team
+from bot.core.team import ADO, Environment, Model, People, Right, Team
 
 
-def may_retrain(team: Team, member: Member) -> Decision:
-    """Whether the person may start trainings, and retry what failed."""
-    return _member(member) or _listed(team.may(Right.RETRAIN), member, "start or retry trainings")
-
-
-def may_promote(team: Team, member: Member) -> Decision:
-    """Whether the person may ask for a registered version to be brought to Prod."""
-    return _member(member) or _listed(team.may(Right.PROMOTE), member, "ask for a promotion")
-
-
-def may_decide(team: Team, member: Member, run: Run, approval: Approval, asked_in_slack: str | None) -> Decision:
-    """Whether the person may approve or reject: `asked_in_slack` is the Slack id of who asked for the run, where they did so here.
-
-    Four eyes: whoever asked for a run does not decide on it.
-    """
-    if (denied := _member(member)) is not None:
-        return denied
-    if approval.state is not ApprovalState.PENDING:
-        return Denied(already(approval))
-    if run.state.finished:
-        return Denied(f"Run {run.number} has ended: there is nothing left to decide.")
-    environment = belongs(team, approval)
-    if environment is None:
-        return Denied(f"{approval.environment} is not decided on in Slack: callboard.toml does not list it as needing approval.")
-    four_eyes = _four_eyes(member, run, asked_in_slack)
-    return four_eyes if isinstance(four_eyes, Denied) else _listed(environment.approvers, member, f"decide on {environment.name}")
+def may(team: Team, right: Right, member: Member, model: Model | None = None) -> Decision:
+    """Whether the person has the right, for the model where one is named."""
+    return full_member(member) or listed(team.may(right, model), member, _DEEDS[right])
 
 
 def awaited(team: Team, run: Run) -> tuple[Environment, ...]:
@@ -75,6 +52,13 @@ def in_channel(model: Model, channel: str) -> bool:
     return model.channel == channel
 
 
+_DEEDS = {
+    Right.RETRAIN: "start, retry or stop trainings",
+    Right.PROMOTE: "ask for a promotion",
+    Right.ROLLBACK: "roll back",
+    Right.LOCK: "lock or unlock an environment",
+    Right.BREAK_GLASS: "break the glass",
+}
 _WORDS = {
     ApprovalState.PENDING: "pending",
     ApprovalState.APPROVED: "approved",
@@ -86,7 +70,7 @@ _WORDS = {
 }
 
 
-def _member(member: Member) -> Denied | None:
+def full_member(member: Member) -> Denied | None:
     """Full members of the workspace only."""
     if member.deleted:
         return Denied("This account is deactivated.")
@@ -97,31 +81,11 @@ def _member(member: Member) -> Denied | None:
     return None
 
 
-def _listed(people: People, member: Member, what: str) -> Decision:
-    """Listed by user id, by one of their user groups, or by e-mail address in any case."""
+def listed(people: People, member: Member, what: str) -> Decision:
+    """Listed by user id, by e-mail address in any case, by one of their Slack user groups, or by one of their Azure DevOps groups."""
     names = people.members
     email = member.email.lower() if member.email else None
-    if member.id in names or member.groups & names or (email is not None and email in {name.lower() for name in names if "@" in name}):
+    groups = member.groups | {f"{ADO}{group}" for group in member.ado_groups}
+    if member.id in names or groups & names or (email is not None and email in {name.lower() for name in names if "@" in name}):
         return Allowed()
     return Denied(f"You may not {what}. Ask one of those who may.")
-
-
-def _four_eyes(member: Member, run: Run, asked_in_slack: str | None) -> Decision:
-    own = Denied("You asked for this run, so somebody else has to decide on it.")
-    said = parameter(run, "requestedBy")
-    email = member.email.lower() if member.email else None
-    if asked_in_slack == member.id:
-        return own
-    if said is not None and ((email is not None and email in said.lower()) or member.id in said):
-        return own
-    people = [person for person in (run.requested_for, run.requested_by) if person is not None]
-    if email is not None and email in {person.email.lower() for person in people if person.email}:
-        return own
-    if asked_in_slack is not None or said is not None:
-        return Allowed()
-    # What follows compares e-mail addresses alone, so both sides must have one.
-    if not any(person.email for person in people):
-        return Denied("Azure DevOps does not say which person asked for this run. Decide in Azure DevOps instead.")
-    if email is None:
-        return Denied("Your Slack profile has no e-mail address, so nobody can tell whether you asked for this run yourself.")
-    return Allowed()

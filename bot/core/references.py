@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID, uuid5
 
+_NAMED = re.compile(r"(run[/-]|release[/-]|#)?(\d+)", re.IGNORECASE | re.ASCII)
 OURS = UUID("5f0d3c5a-6e4b-4d0c-9d0e-ca11b0a2d000")
 
 
@@ -29,6 +31,14 @@ class Ref:
 
     def __str__(self) -> str:
         return f"{self.thing.value}/{self.id}"
+
+    @classmethod
+    def named(cls, word: str) -> Ref | None:
+        """What a person calls it: `480`, `#480`, `run/480`, `Release-12`, `release/12`; None where it is none of these."""
+        found = _NAMED.fullmatch(word)
+        if found is None or not _number(found[2]):
+            return None
+        return cls(Thing.RELEASE if (found[1] or "").lower().startswith("release") else Thing.RUN, int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)

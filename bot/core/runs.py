@@ -243,9 +243,11 @@ def asker(run: Run, slack: str | None = None) -> Asker | None:
     """Who asked for the run: the Slack person whose operation it is, who the run says, or whom Azure DevOps queued it for."""
     said = parameter(run, "requestedBy")
     known = run.requested_for or run.requested_by
-    if slack is not None or said is not None:
-        return Asker(said or "", slack)
-    return Asker(known.name, None, known.email) if known else None
+    if said is not None:
+        return Asker(said, slack)
+    if known is not None:
+        return Asker(known.name, slack, known.email)
+    return Asker("", slack) if slack is not None else None
 
 
 def may_retry(run: Run, stage: str, attempt: int) -> Decision:

@@ -132,10 +132,6 @@ class Team:
         own = model.rights.get(right) if model is not None else None
         return own if own is not None else self.rights.get(right, People())
 
-    def approvers(self, environment: Environment, model: Model) -> People:
-        """Who may decide on the model's way to the environment."""
-        return model.approvers.get(environment.name, environment.approvers)
-
     def named(self) -> frozenset[str]:
         """Everybody and every group that the file names."""
         models, environments = self.models.values(), self.environments.values()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from bot.core.approvals import Answer, Approval, ApprovalState
-from bot.core.models import Comparison, Delivery, ModelVersion
-from bot.core.people import Asker
-from bot.core.references import ApprovalOf
-from bot.core.runs import Run
-from bot.core.team import Environment, Model
+from bot.core.approvals import ApprovalState
+from bot.core.deciding import Case, changed, superseded, why_not_asked
+from bot.core.models import Comparison, Delivery
+from bot.core.references import ApprovalOf, Thing
+from bot.core.team import Duty
 from bot.messages.comparisons import VERDICTS, changes, smoke_words
 from bot.messages.kit import (
     Block,
@@ -37,9 +36,11 @@ from bot.messages.kit import (
 from bot.messages.limits import fit
 from bot.messages.runs import commit_link
 
+_DUTIES = {Duty.ASKED: "asked for the run", Duty.COMMITTED: "committed its head", Duty.PROMOTED: "typed the promote"}
+
 REASON = 1000  # characters of a reason
 
-VERBS = {Answer.APPROVE: "approved", Answer.REJECT: "rejected"}
+LATER = {"1": "In an hour", "4": "In 4 hours", "12": "In 12 hours", "24": "In a day", "48": "In 2 days", "72": "In 3 days"}
 OUTCOMES = {
     ApprovalState.APPROVED: ("✅", "Approved"),
     ApprovalState.REJECTED: ("⛔", "Rejected"),
@@ -51,35 +52,7 @@ OUTCOMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision that was made in Slack: who it was, and why, in their own words."""
-
-    by: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Everything that a decision is about; `serving` is what Prod serves now, None with `unknown` where nobody could say."""
-
-    run: Run
-    model: Model
-    environment: Environment
-    approval: Approval
-    delivery: Delivery
-    asker: Asker | None = None
-    serving: ModelVersion | None = None
-    unknown: bool = False
-    decided: Decided | None = None
-
-    @property
-    def open(self) -> bool:
-        """Whether somebody can still answer."""
-        return self.approval.state is ApprovalState.PENDING and not self.run.state.finished
-
-
-def approval_card(question: Question) -> Message:
+def approval_card(question: Case) -> Message:
     """What is to be deployed and what speaks for it; buttons while it is open, who decided, when and why afterwards."""
     what, where = _what(question), place(question.environment.name)
     mark, word = _outcome(question)
@@ -90,7 +63,7 @@ def approval_card(question: Question) -> Message:
     return fit(Message(_fallback(question, what), blocks=blocks))
 
 
-def facts_of(question: Question, *, digest: bool = True) -> list[Block]:
+def facts_of(question: Case, *, digest: bool = True) -> list[Block]:
     """The verdict and what led to it, then what would be deployed; the same in the channel and in the modal."""
     run, delivery = question.run, question.delivery
     comparison, version, image = delivery.comparison, delivery.version, delivery.image
@@ -108,17 +81,44 @@ def facts_of(question: Question, *, digest: bool = True) -> list[Block]:
     ]
 
 
-def approve_form(question: Question) -> Modal:
-    """The facts once more, and why."""
-    return _form(question, Answer.APPROVE, "Approve", "Why is it fit for Prod?")
+def approve_form(question: Case, seen: str = "") -> Modal:
+    """The facts once more, and why; `seen` is the mark of those on the message that was clicked."""
+    return _form(question, "approve", "Approve", [_reason_input("Why is it fit for Prod?")], seen)
 
 
-def reject_form(question: Question) -> Modal:
+def reject_form(question: Case, seen: str = "") -> Modal:
     """The facts once more, and why not."""
-    return _form(question, Answer.REJECT, "Reject", "What has to change first?")
+    return _form(question, "reject", "Reject", [_reason_input("What has to change first?")], seen)
 
 
-def pending_list(questions: list[Question], elsewhere: tuple[str, ...] = ()) -> Message:
+def defer_form(question: Case, seen: str = "") -> Modal:
+    """The facts once more, from when on it may be deployed, and why."""
+    later: Block = {
+        "type": "input",
+        "block_id": "until",
+        "label": plain_text("From when on"),
+        "hint": plain_text("Your approval is given now, and takes effect then."),
+        "element": {
+            "type": "static_select",
+            "action_id": "until",
+            "options": [{"text": plain_text(words), "value": hours} for hours, words in LATER.items()],
+        },
+    }
+    return _form(question, "defer", "Approve later", [later, _reason_input("Why is it fit for Prod, and why then?")], seen)
+
+
+def reassign_form(question: Case, seen: str = "") -> Modal:
+    """Who shall answer instead, and why."""
+    to: Block = {
+        "type": "input",
+        "block_id": "to",
+        "label": plain_text("Who decides instead"),
+        "element": {"type": "users_select", "action_id": "to", "placeholder": plain_text("Somebody of your team")},
+    }
+    return _form(question, "reassign", "Hand over", [to, _reason_input("Why are they the right one?")], seen)
+
+
+def pending_list(questions: list[Case], elsewhere: tuple[str, ...] = ()) -> Message:
     """What waits for a decision, with its buttons; `elsewhere` are channels where more waits."""
     more = [context(f"More waits in {', '.join(elsewhere)}.")] if elsewhere else []
     if not questions:
@@ -136,7 +136,7 @@ def pending_list(questions: list[Question], elsewhere: tuple[str, ...] = ()) -> 
     return fit(Message(f"{len(questions)} waiting for approval: {what}.", blocks=[*blocks, *more]))
 
 
-def reason_errors(values: dict[str, str]) -> dict[str, str]:
+def reason_errors(values: Mapping[str, str]) -> dict[str, str]:
     """What is wrong with the reason in a form, by block_id; it is asked for at once, before anything is sent."""
     reason = values.get("reason", "").strip()
     if not reason:
@@ -146,48 +146,55 @@ def reason_errors(values: dict[str, str]) -> dict[str, str]:
     return {}
 
 
-def _form(question: Question, answer: Answer, title: str, ask: str) -> Modal:
+def _form(question: Case, callback: str, title: str, inputs: Sequence[Block], seen: str) -> Modal:
     where, image = place(question.environment.name), question.delivery.image
+    new = changed(seen, question.facts)
+    warning = [section(f"⚠️ *Changed since the message was shown:* {escape('; '.join(new))}.")] if new else []
     return fit(
         Modal(
             title=f"{title} for {where}" if len(title) + len(where) <= 19 else title,
             blocks=[
+                *warning,
                 *facts_of(question, digest=image is None),
                 *([context(f"Image {code(image.digest)}")] if image else []),
-                {
-                    "type": "input",
-                    "block_id": "reason",
-                    "label": plain_text("Reason"),
-                    "hint": plain_text("It goes on record in Azure DevOps, with your name."),
-                    "element": {
-                        "type": "plain_text_input",
-                        "action_id": "reason",
-                        "multiline": True,
-                        "max_length": REASON,
-                        "placeholder": plain_text(ask),
-                    },
-                },
+                *inputs,
             ],
-            callback="approve" if answer is Answer.APPROVE else "reject",
+            callback=callback,
             submit=title,
             close="Cancel",
-            state={"approval": str(ApprovalOf(question.approval.ref, question.approval.id[:200]))},
+            state={"approval": str(ApprovalOf(question.approval.ref, question.approval.id[:200], question.facts))},
         )
     )
 
 
-def _what(question: Question) -> str:
+def _reason_input(ask: str) -> Block:
+    return {
+        "type": "input",
+        "block_id": "reason",
+        "label": plain_text("Reason"),
+        "hint": plain_text("It goes on record in Azure DevOps, with your name."),
+        "element": {
+            "type": "plain_text_input",
+            "action_id": "reason",
+            "multiline": True,
+            "max_length": REASON,
+            "placeholder": plain_text(ask),
+        },
+    }
+
+
+def _what(question: Case) -> str:
     version = question.delivery.version
     return f"{question.model.name} version {short(version.version, 40)}" if version else question.model.name
 
 
-def _outcome(question: Question) -> tuple[str, str]:
+def _outcome(question: Case) -> tuple[str, str]:
     if question.approval.state is ApprovalState.PENDING and question.run.state.finished:
         return "⏹️", "Ended before anybody decided"
     return OUTCOMES[question.approval.state]
 
 
-def _fallback(question: Question, what: str) -> str:
+def _fallback(question: Case, what: str) -> str:
     run, where = question.run, escape(place(question.environment.name))
     who = escape(asked_plainly(question.asker))
     if question.open:
@@ -199,37 +206,60 @@ def _fallback(question: Question, what: str) -> str:
     return f"{mark} {word}{by}: {escape(what)} for {where}, run {escape(run.number)}.{reason and f' Reason: {reason}'}"
 
 
-def _ask(question: Question) -> list[Block]:
-    """The buttons, who may press them, and under whose name the answer is recorded."""
-    instructions = question.approval.instructions
+def _ask(question: Case) -> list[Block]:
+    """The buttons, who may press them, who has agreed so far, and under whose name the answer is recorded."""
+    recorded = (
+        "Recorded in Azure DevOps under this app's identity, with your name in the comment."
+        if question.service
+        else "Recorded in Azure DevOps under your own name."
+    )
+    instructions = escape(short(question.approval.instructions, 300))
+    agreed = _agreed(question)
     return [
         _buttons(question),
-        context(
-            f"May decide: {these(question.environment.approvers)}, but not whoever asked for the run. "
-            f"{escape(short(instructions, 300))}\nRecorded in Azure DevOps under this app's identity, with your name in the comment."
-        ),
+        context(f"May decide: {these(question.approvers)}, but {_apart(question.environment.apart)}. {instructions}\n{recorded}"),
+        *([context(agreed)] if agreed else []),
     ]
 
 
-def _buttons(question: Question) -> Block:
-    reference = ApprovalOf(question.approval.ref, question.approval.id)
+def _buttons(question: Case) -> Block:
+    bare = ApprovalOf(question.approval.ref, question.approval.id)
+    value = str(ApprovalOf(question.approval.ref, question.approval.id, question.facts))
+    yes = why_not_asked(question) is None
+    later, over = (yes and not question.service and question.approval.thing is Thing.RUN), yes and not question.service
     return actions(
-        f"decide:{reference}:{question.approval.attempt}",
-        button("approve", "Approve", str(reference), style="primary"),
-        button("reject", "Reject", str(reference)),
+        f"decide:{bare}:{question.approval.attempt}",
+        *([button("approve", "Approve", value, style="primary")] if yes else []),
+        button("reject", "Reject", value),
+        *([button("defer", "Later…", value)] if later else []),
+        *([button("reassign", "Hand over…", value)] if over else []),
         *link_buttons(("open_run", "Open in Azure DevOps", question.run.url)),
     )
 
 
-def _answer(question: Question) -> list[Block]:
+def _apart(duties: frozenset[Duty]) -> str:
+    """Who may not, in words."""
+    words = [_DUTIES[duty] for duty in Duty if duty in duties and not (duty is Duty.PROMOTED and Duty.ASKED in duties)]
+    return f"not whoever {' or '.join(words)}" if words else "nobody is excluded"
+
+
+def _agreed(question: Case) -> str:
+    """Who has agreed, where several have to."""
+    needed = max(question.environment.minimum, question.approval.minimum)
+    agreed = [escape(short(person.name, 60)) for person in question.approval.approved_by] + [mention(vote.by) for vote in question.votes]
+    return f"{len(agreed)} of {needed} have agreed{': ' if agreed else ''}{', '.join(agreed)}." if needed > 1 else ""
+
+
+def _answer(question: Case) -> list[Block]:
     """Who decided, when and why; nothing where nobody did."""
     step, reason = question.approval.decided, _reason(question)
     at = f", {when(step.at)}" if step is not None and step.at else ""
-    said = f"{_who(question)}{at}{reason and f': {reason}'}"
+    until = f", from {when(step.until)} on" if step is not None and step.until else ""
+    said = f"{_who(question)}{at}{until}{reason and f': {reason}'}"
     return [section(f"*{_outcome(question)[1]}*{said}")] if said else []
 
 
-def _record(question: Question) -> Block:
+def _record(question: Case) -> Block:
     """Where it is on record, and under whose name."""
     step = question.approval.decided
     run = link(question.run.url, f"Run {question.run.number} in Azure DevOps")
@@ -238,7 +268,7 @@ def _record(question: Question) -> Block:
     return context(run, f"Decided in Slack, recorded there as {escape(short(step.actual.name, 100))}")
 
 
-def _who(question: Question) -> str:
+def _who(question: Case) -> str:
     """By whom, in mrkdwn: the person in Slack, else whom Azure DevOps names."""
     if question.decided is not None:
         return f" by {mention(question.decided.by)}"
@@ -246,14 +276,14 @@ def _who(question: Question) -> str:
     return f" by {escape(short(step.actual.name, 100))}" if step is not None and step.actual is not None else ""
 
 
-def _reason(question: Question) -> str:
+def _reason(question: Case) -> str:
     """Why, in mrkdwn, in the person's own words."""
     step = question.approval.decided
     said = question.decided.reason if question.decided is not None else step.comment if step is not None else ""
     return f"“{escape(short(said, REASON))}”" if said.strip() else ""
 
 
-def _before(question: Question) -> tuple[str, str]:
+def _before(question: Case) -> tuple[str, str]:
     """What Prod serves now, while that is the question; later, what it was compared with."""
     comparison = question.delivery.comparison
     if not question.open:
@@ -264,9 +294,9 @@ def _before(question: Question) -> tuple[str, str]:
     return "Prod serves now", code(f"version {short(question.serving.version, 40)}") if question.serving else "nothing yet"
 
 
-def _verdict(question: Question, comparison: Comparison | None) -> list[str]:
+def _verdict(question: Case, comparison: Comparison | None) -> list[str]:
     if comparison is None:
-        return ["⚠️ *No evaluation was handed on.*"]
+        return ["⚠️ *No evaluation was handed on.*", *_warnings(question)]
     mark, word = VERDICTS[comparison.verdict]
     return [f"{mark} *{word}: {escape(short(comparison.rule, 500))}*", *_changes(question, comparison)]
 
@@ -280,11 +310,12 @@ def _smoke(delivery: Delivery) -> str:
     return f"{'✅' if smoke.passed else '❌'} {smoke_words(smoke)}"
 
 
-def _changes(question: Question, comparison: Comparison) -> list[str]:
-    """The change per metric, and a warning where it is not against what Prod serves now."""
-    lines = changes(comparison)[:10]
-    against, serving = comparison.champion.version if comparison.champion else None, question.serving
-    if question.open and serving is not None and serving.version != against:
-        compared = f"version {short(against, 40)}" if against else "nothing"
-        lines.append(f"⚠️ Prod serves version {escape(short(serving.version, 40))} now; this was compared with {escape(compared)}.")
-    return lines
+def _changes(question: Case, comparison: Comparison) -> list[str]:
+    """The change per metric, and what keeps it from being approved."""
+    return [*changes(comparison)[:10], *_warnings(question)]
+
+
+def _warnings(question: Case) -> list[str]:
+    """Why it cannot be approved as it stands."""
+    warnings = (why_not_asked(question), superseded(question)) if question.open else ()
+    return [f"⚠️ {escape(short(warning, 300))}" for warning in warnings if warning]

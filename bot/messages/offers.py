@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from bot.core.models import Contender, ModelVersion
 from bot.core.parameters import limits
-from bot.core.runs import Run
+from bot.core.runs import Run, what_happened
 from bot.core.team import Kind, Model, Parameter
 from bot.messages.comparisons import metric_lines
 from bot.messages.kit import Block, Message, Modal, actions, button, code, context, escape, facts, header, link, plain_text, section, short
@@ -60,6 +61,47 @@ def promote_offer(operation: str, model: Model, version: ModelVersion, champion:
                 *([section("\n".join(["*As registered:*", *changes[:10]]))] if changes else []),
                 _choice("promote", operation),
                 context("Evaluates it again, builds its image, deploys to QA. Prod is asked for separately."),
+            ],
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What is offered to be done with a run: `kind` is cancel, rerun or rollback; a rollback knows what to, and from what."""
+
+    kind: str
+    run: Run
+    model: Model
+    stage: str = ""
+    version: ModelVersion | None = None
+    serving: ModelVersion | None = None
+
+
+def steer_offer(operation: str, deed: Deed) -> Message:
+    """What would be done with a run, with Start and Cancel."""
+    run, back = deed.run, deed.version
+    match deed.kind:
+        case "cancel":
+            title, then = f"Stop run {run.number}?", "What it has not finished is not done. It can be started again."
+        case "rerun":
+            title, then = f"Run {deed.stage} of run {run.number} again?", "Only the jobs that failed. What comes after it follows."
+        case _:
+            to = f"version {back.version}" if back else "what it served before"
+            title, then = f"Roll {deed.model.name} back to {to}?", "Approval is asked for again, as a new message."
+    return fit(
+        Message(
+            f"{escape(title)} Nothing has been done yet.",
+            blocks=[
+                header(title),
+                facts(
+                    ("Run", link(run.url, f"run {run.number}")),
+                    ("State", escape(what_happened(run))),
+                    ("Prod serves now", code(f"version {short(deed.serving.version, 40)}") if deed.serving else ""),
+                    ("It deployed", code(f"version {short(back.version, 40)}") if back else ""),
+                ),
+                _choice("steer", operation),
+                context(then),
             ],
         )
     )
