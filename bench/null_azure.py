@@ -62,6 +62,10 @@ class NullPipelines:
         """None."""
         return None
 
+    async def deployed(self, pipeline_id: int, stage: str, before: int) -> tuple[int, ...]:
+        """None."""
+        return ()
+
 
 class NullIdentities:
     """`bot.ports.Identities`: nobody is signed in."""

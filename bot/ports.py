@@ -51,6 +51,10 @@ class Pipelines(Protocol):
         """The run that carries this token, if it exists."""
         ...
 
+    async def deployed(self, pipeline_id: int, stage: str, before: int) -> tuple[int, ...]:
+        """The pipeline's runs below this number whose stage has succeeded, newest first; of the last ones only."""
+        ...
+
 
 class Hands(Pipelines, Protocol):
     """Azure DevOps under one identity, which may write, too. Writes go out once and are never repeated by the edge.
@@ -62,6 +66,14 @@ class Hands(Pipelines, Protocol):
         """Whom Azure DevOps takes this identity for. Raises Refused where it is nobody there, or lacks a licence."""
         ...
 
+    async def groups(self) -> frozenset[str]:
+        """The names of the project's groups that this identity belongs to."""
+        ...
+
+    async def people(self, named: str) -> tuple[Person, ...]:
+        """The people whom Azure DevOps knows by this name or e-mail address."""
+        ...
+
     async def start(self, order: Order) -> Run:
         """Queue a run."""
         ...
@@ -70,8 +82,20 @@ class Hands(Pipelines, Protocol):
         """Answer an approval; returns what Azure DevOps then says."""
         ...
 
-    async def retry(self, run_id: int, stage: str) -> None:
-        """Run the failed jobs of a stage again."""
+    async def defer(self, approval: Approval, until: datetime, comment: str) -> Approval:
+        """Approve from that time on; returns what Azure DevOps then says."""
+        ...
+
+    async def reassign(self, approval: Approval, to: Person, comment: str) -> Approval:
+        """Hand this identity's part of an approval to somebody else; returns what Azure DevOps then says."""
+        ...
+
+    async def retry(self, run_id: int, stage: str, *, everything: bool = False) -> None:
+        """Run the failed jobs of a stage again, or all of them."""
+        ...
+
+    async def cancel(self, run_id: int) -> None:
+        """Stop a run."""
         ...
 
 

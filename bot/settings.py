@@ -5,13 +5,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
 
 from bot.core.models import Direction, Metric
-from bot.core.team import Environment, Kind, Model, Parameter, People, Right, Team
+from bot.core.team import Duty, Environment, Freeze, Kind, Model, Parameter, People, Right, Team
 
 
 class SettingsProblem(Exception):
@@ -84,14 +86,54 @@ class _Slack(_Frozen):
 
 
 class _Permissions(_Frozen):
-    retrain: frozenset[Text] = frozenset()
-    promote: frozenset[Text] = frozenset()
+    retrain: frozenset[Text] | None = None
+    promote: frozenset[Text] | None = None
+    rollback: frozenset[Text] | None = None
+    lock: frozenset[Text] | None = None
+    break_glass: frozenset[Text] | None = None
+
+    def rights(self) -> dict[Right, People]:
+        """The rights that are given; what is not mentioned is not there."""
+        given = {right: getattr(self, right.value) for right in Right}
+        return {right: People(names) for right, names in given.items() if names is not None}
+
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class _Freeze(_Frozen):
+    """From `start` to `end`, or every week on `days` from `opens` until `closes`; all in the local time of `timezone`."""
+
+    reason: Text
+    timezone: Text
+    start: datetime | None = None
+    end: datetime | None = None
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()
+    opens: time = time()
+    closes: time = time()
+
+    @model_validator(mode="after")
+    def _is_one_of_the_two_kinds(self) -> _Freeze:
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"there is no time zone {self.timezone}; an example is Europe/Berlin") from None
+        if (self.start is None) != (self.end is None) or (self.start is None) == (not self.days):
+            raise ValueError("a freeze has either `start` and `end`, or `days`")
+        if any(at is not None and at.tzinfo is not None for at in (self.start, self.end)):
+            raise ValueError("`start` and `end` are local times: `timezone` says whose")
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError("`start` is not before `end`")
+        return self
 
 
 class _Environment(_Frozen):
     stage: Text
     needs_approval: bool = False
     approvers: frozenset[Text] = frozenset()
+    minimum: Annotated[int, Field(ge=1, le=20)] = 1
+    apart: frozenset[Duty] = frozenset(Duty)
+    freezes: tuple[_Freeze, ...] = ()
 
 
 class _Parameter(_Frozen):
@@ -132,6 +174,8 @@ class _Model(_Frozen):
     metrics: Annotated[dict[str, _Metric], Field(min_length=1)]
     parameters: dict[str, _Parameter] = Field(default_factory=dict)
     gate: _Gate
+    permissions: _Permissions = _Permissions()
+    approvers: dict[str, frozenset[Text]] = Field(default_factory=dict)
     # What only the stage scripts read.
     compute: str = ""
     endpoint: str = ""
@@ -154,6 +198,13 @@ class _File(_Frozen):
     permissions: _Permissions = _Permissions()
     environments: dict[str, _Environment] = Field(default_factory=dict)
     models: Annotated[dict[str, _Model], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _models_know_their_environments(self) -> _File:
+        unknown = sorted({name for model in self.models.values() for name in model.approvers} - set(self.environments))
+        if unknown:
+            raise ValueError(f"approvers are listed for {', '.join(unknown)}, which `environments` does not have")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +262,34 @@ def _team(file: _File) -> Team:
         organization=file.azure_devops.organization,
         project=file.azure_devops.project,
         models={name: _model(name, model) for name, model in file.models.items()},
-        environments={
-            name: Environment(name, known.stage, known.needs_approval, People(known.approvers)) for name, known in file.environments.items()
-        },
-        rights={Right.RETRAIN: People(file.permissions.retrain), Right.PROMOTE: People(file.permissions.promote)},
+        environments={name: _environment(name, known) for name, known in file.environments.items()},
+        rights=file.permissions.rights(),
         prefix=file.slack.prefix,
+    )
+
+
+def _environment(name: str, known: _Environment) -> Environment:
+    return Environment(
+        name,
+        known.stage,
+        known.needs_approval,
+        People(known.approvers),
+        minimum=known.minimum,
+        apart=known.apart,
+        freezes=tuple(_freeze(freeze) for freeze in known.freezes),
+    )
+
+
+def _freeze(known: _Freeze) -> Freeze:
+    zone = ZoneInfo(known.timezone)
+    return Freeze(
+        known.reason,
+        zone,
+        known.start.replace(tzinfo=zone) if known.start else None,
+        known.end.replace(tzinfo=zone) if known.end else None,
+        frozenset(DAYS.index(day) for day in known.days),
+        known.opens,
+        known.closes,
     )
 
 
@@ -232,6 +306,8 @@ def _model(name: str, model: _Model) -> Model:
             for parameter, known in model.parameters.items()
         ),
         branch=model.branch,
+        rights=model.permissions.rights(),
+        approvers={environment: People(names) for environment, names in model.approvers.items()},
     )
 
 

@@ -278,11 +278,8 @@ async def _denied(bot: Bot, asks: _Asks, denied: Denied) -> Message:
 async def _record(bot: Bot, asks: _Asks, decision: Decision, after: Mapping[str, str] | None = None) -> None:
     """Write down who wanted what, what was decided about it, and what it changed."""
     approval = asks.case.approval
-    before = {
-        "state": approval.state.value,
-        "attempt": str(approval.attempt),
-        "approved by": ", ".join(one.name for one in approval.approved_by),
-    }
+    agreed = ", ".join(person.name for person in approval.approved_by)
+    before = {"state": approval.state.value, "attempt": str(approval.attempt), **({"approved by": agreed} if agreed else {})}
     await bot.store.record(
         Entry(
             asks.who.member.id,

@@ -20,20 +20,24 @@ ELSEWHERE = "C0RANDOM0"
 ADA = Member("U0ADA0001", "Ada Lovelace", "ada@contoso.example", groups=frozenset({"S0MLTEAM"}))
 GRACE = Member("U0GRACE01", "Grace Hopper", "grace@contoso.example", groups=frozenset({"S0MLTEAM", "S0RELEASE"}))
 ALAN = Member("U0ALAN001", "Alan Turing", "alan@contoso.example")
+RADIA = Member("U0RADIA01", "Radia Perlman", "radia@contoso.example", groups=frozenset({"S0RELEASE", "S0ONCALL"}))
 GUEST = Member("U0GUEST01", "Mallory Guest", "mallory@partner.example", guest=True, groups=frozenset({"S0MLTEAM", "S0RELEASE"}))
 GONE = replace(GRACE, id="U0GONE001", deleted=True)
 ROBOT = replace(GRACE, id="U0ROBOT01", bot=True)
-MEMBERS = (ADA, GRACE, ALAN, GUEST, GONE, ROBOT)
+MEMBERS = (ADA, GRACE, ALAN, RADIA, GUEST, GONE, ROBOT)
 
 # The same people, and the bot's identity, in Azure DevOps.
 ADA_ADO = Person("Ada Lovelace", "ada@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1001")
 GRACE_ADO = Person("Grace Hopper", "grace@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1002")
+ALAN_ADO = Person("Alan Turing", "alan@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1003")
+RADIA_ADO = Person("Radia Perlman", "radia@contoso.example", "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1006")
 BOT_ADO = Person("Callboard", None, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a2001")
 
 TENANT = "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a00aa"
 ACCOUNTS = {
     ADA.id: Account(TENANT, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1001", ADA.name, "ada@contoso.example"),
     GRACE.id: Account(TENANT, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1002", GRACE.name, "grace@contoso.example"),
+    RADIA.id: Account(TENANT, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1006", RADIA.name, "radia@contoso.example"),
     ALAN.id: Account(TENANT, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a1003", ALAN.name, "alan@contoso.example"),
 }
 
@@ -60,7 +64,13 @@ TEAM = Team(
         "qa": Environment("qa", "qa"),
         "prod": Environment("prod", "prod", needs_approval=True, approvers=People(frozenset({"S0RELEASE"}))),
     },
-    rights={Right.RETRAIN: People(frozenset({"S0MLTEAM"})), Right.PROMOTE: People(frozenset({"S0MLTEAM"}))},
+    rights={
+        Right.RETRAIN: People(frozenset({"S0MLTEAM"})),
+        Right.PROMOTE: People(frozenset({"S0MLTEAM"})),
+        Right.ROLLBACK: People(frozenset({"S0RELEASE"})),
+        Right.LOCK: People(frozenset({"S0RELEASE"})),
+        Right.BREAK_GLASS: People(frozenset({"S0RELEASE"})),
+    },
 )
 
 STAGES = (
@@ -107,7 +117,7 @@ QUEUED = Run(
     created=NOW,
     requested_by=BOT_ADO,
     requested_for=BOT_ADO,
-    committer=GRACE_ADO,
+    committer=ALAN_ADO,
     commit_message="Try a smaller penalty",
     commit_url="https://dev.azure.com/contoso/ml-delivery/_git/ml/commit/9f2c1d7e5b3a4c6d8e0f1a2b3c4d5e6f70819293",
     parameters={

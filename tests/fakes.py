@@ -16,7 +16,7 @@ from bot.core.runs import Failure, Order, Run, State
 from bot.core.team import Team
 from bot.messages.kit import Message
 from bot.ports import Acting, Bot, File, Operation, Whisper
-from tests.examples import ACCOUNTS, BOT_ADO, MEMBERS, NOW, QUEUED, TEAM
+from tests.examples import ACCOUNTS, ADA_ADO, ALAN_ADO, BOT_ADO, GRACE_ADO, MEMBERS, NOW, QUEUED, RADIA_ADO, TEAM
 
 
 @dataclass
@@ -32,6 +32,10 @@ class FakePipelines:
     answers_needed: int = 1
     meanwhile: Approval | None = None  # what somebody else has made of an approval just before ours arrives
     retries: list[tuple[int, str]] = field(default_factory=list)
+    reassignments: list[tuple[str, Person, str]] = field(default_factory=list)
+    ado_groups: dict[str, frozenset[str]] = field(default_factory=dict)
+    known_people: tuple[Person, ...] = (ADA_ADO, GRACE_ADO, ALAN_ADO, RADIA_ADO)
+    who: Person = BOT_ADO
     calls: list[str] = field(default_factory=list)
     errors: dict[str, list[OutsideError]] = field(default_factory=dict)
     after: dict[str, list[OutsideError]] = field(default_factory=dict)  # raised once the write has been made: its answer was lost
@@ -79,21 +83,54 @@ class FakePipelines:
         found = [run for run in self.runs.values() if run.pipeline_id == pipeline_id and run.created >= since]
         return next((run for run in found if run.parameters.get("requestId") == token), None)
 
+    async def deployed(self, pipeline_id: int, stage: str, before: int) -> tuple[int, ...]:
+        self._called("deployed")
+        found = [run for run in self.runs.values() if run.pipeline_id == pipeline_id and run.id < before]
+        done = [run.id for run in found if (it := run.stage(stage)) is not None and it.state is State.SUCCEEDED]
+        return tuple(sorted(done, reverse=True))
+
+    async def groups(self) -> frozenset[str]:
+        self._called("groups")
+        return self.ado_groups.get(self.who.id or "", frozenset())
+
+    async def people(self, named: str) -> tuple[Person, ...]:
+        self._called("people")
+        return tuple(person for person in self.known_people if named in {person.name, person.email})
+
     async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
         if self.meanwhile is not None:
             self.waiting[approval.run_id] = (self.meanwhile,)
         self._called("decide")
         self.decisions.append((approval.id, answer, comment))
         state = ApprovalState(answer.value)
-        step = ApprovalStep(BOT_ADO, state, BOT_ADO, comment, NOW)
-        whole = state if self.answers_needed == 1 else ApprovalState.PENDING
-        decided = replace(approval, state=whole, steps=(*approval.steps, step))
-        known = self.waiting[approval.run_id]
-        self.waiting[approval.run_id] = tuple(decided if one.id == approval.id else one for one in known)
-        self._lost("decide")
-        return decided
+        step = ApprovalStep(self.who, state, self.who, comment, NOW)
+        given = sum(one.state is ApprovalState.APPROVED for one in (*approval.steps, step))
+        whole = state if state is ApprovalState.REJECTED or given >= self.answers_needed else ApprovalState.PENDING
+        return self._changed(replace(approval, state=whole, steps=(*approval.steps, step)), "decide")
 
-    async def retry(self, run_id: int, stage: str) -> None:
+    async def defer(self, approval: Approval, until: datetime, comment: str) -> Approval:
+        self._called("defer")
+        self.decisions.append((approval.id, Answer.APPROVE, comment))
+        step = ApprovalStep(self.who, ApprovalState.DEFERRED, self.who, comment, NOW, until=until)
+        return self._changed(replace(approval, state=ApprovalState.DEFERRED, steps=(*approval.steps, step)), "defer")
+
+    async def reassign(self, approval: Approval, to: Person, comment: str) -> Approval:
+        self._called("reassign")
+        self.reassignments.append((approval.id, to, comment))
+        return self._changed(replace(approval, steps=(*approval.steps, ApprovalStep(to, ApprovalState.PENDING))), "reassign")
+
+    def _changed(self, approval: Approval, name: str) -> Approval:
+        known = self.waiting[approval.run_id]
+        self.waiting[approval.run_id] = tuple(approval if one.id == approval.id else one for one in known)
+        self._lost(name)
+        return approval
+
+    async def cancel(self, run_id: int) -> None:
+        self._called("cancel")
+        self.runs[run_id] = replace(self.runs[run_id], state=State.CANCELING)
+        self._lost("cancel")
+
+    async def retry(self, run_id: int, stage: str, *, everything: bool = False) -> None:
         self._called("retry")
         self.retries.append((run_id, stage))
         run = self.runs[run_id]
@@ -115,11 +152,12 @@ class FakePipelines:
             raise self.after[name].pop(0)
 
 
-@dataclass
 class FakeHands(FakePipelines):
-    """The same Azure DevOps, under one person's identity: shares everything with `FakePipelines` but who it is."""
+    """The same Azure DevOps under one person's identity: it shares everything with the bot's but who it is."""
 
-    who: Person = BOT_ADO
+    def __init__(self, of: FakePipelines, who: Person) -> None:
+        self.__dict__.update(of.__dict__)
+        self.who = who
 
     async def me(self) -> Person:
         self._called("me")
@@ -135,15 +173,18 @@ class FakeIdentities:
     accounts: dict[str, Account] = field(default_factory=lambda: dict(ACCOUNTS))
     errors: dict[str, list[OutsideError]] = field(default_factory=dict)
 
+    service: bool = False
+
     async def acting(self, person: str) -> Acting:
+        if self.service:
+            return Acting(FakeHands(self.pipelines, BOT_ADO), BOT_ADO)
         if self.errors.get(person):
             raise self.errors[person].pop(0)
         account = self.accounts.get(person)
         if account is None:
             raise SignInNeeded("Sign in first.")
         me = Person(account.name, account.username, account.oid)
-        hands = FakeHands(who=me)
-        hands.__dict__.update({name: value for name, value in self.pipelines.__dict__.items() if name != "who"})
+        hands = FakeHands(self.pipelines, me)
         return Acting(hands, me, account)
 
     async def account(self, person: str) -> Account | None:
@@ -178,6 +219,7 @@ class FakeChat:
 
     members: dict[str, Member] = field(default_factory=lambda: {member.id: member for member in MEMBERS})
     whispers: list[tuple[Whisper, Message]] = field(default_factory=list)
+    errors: list[OutsideError] = field(default_factory=list)
 
     async def member(self, person: str) -> Member:
         if person not in self.members:
@@ -188,6 +230,8 @@ class FakeChat:
         self.whispers.append((to, message))
 
     async def permalink(self, channel: str, ts: str) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
         return f"https://contoso.slack.com/archives/{channel}/p{ts.replace('.', '')}"
 
 

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.core.approvals import Approval, ApprovalState, ApprovalStep
+from bot.core.deciding import Case, Decided
 from bot.core.models import Delivery, Image, ModelVersion
 from bot.core.people import Asker, Person
 from bot.core.team import Environment, People
-from bot.messages.approvals import REASON, Decided, Question, approval_card, approve_form, pending_list, reason_errors, reject_form
+from bot.messages.approvals import REASON, approval_card, approve_form, pending_list, reason_errors, reject_form
 from bot.messages.limits import problems
 from tests.examples import (
     APPROVED,
@@ -37,7 +38,7 @@ from tests.test_messages_comparisons import comparisons
 from tests.test_messages_runs import moments, people, runs
 
 ADA = Asker("Ada Lovelace", "U0ADA0001")
-OPEN = Question(WAITING, DIABETES, TEAM.environments["prod"], PENDING, DELIVERY, ADA, V3)
+OPEN = Case(WAITING, DIABETES, TEAM.environments["prod"], PENDING, DELIVERY, ADA, V3)
 states = st.sampled_from(ApprovalState)
 steps = st.builds(ApprovalStep, st.builds(Person, hostile), states, people, hostile, moments)
 approvals = st.builds(
@@ -54,7 +55,7 @@ approvals = st.builds(
 )
 versions = st.builds(ModelVersion, name=hostile, version=hostile, algorithm=hostile, commit=hostile)
 questions = st.builds(
-    Question,
+    Case,
     run=runs,
     model=st.just(DIABETES),
     environment=st.builds(Environment, hostile, hostile, st.just(value=True), st.builds(People, st.frozensets(hostile, max_size=4))),
@@ -158,7 +159,7 @@ def test_what_waits_is_listed_with_its_buttons() -> None:
 
 
 @given(questions)
-def test_whatever_the_outside_says_slack_takes_it_and_nothing_in_it_works(question: Question) -> None:
+def test_whatever_the_outside_says_slack_takes_it_and_nothing_in_it_works(question: Case) -> None:
     for thing in (approval_card(question), approve_form(question), reject_form(question), pending_list([question] * 3)):
         assert problems(thing) == ()
         assert unescaped(thing) == []

@@ -107,6 +107,51 @@ def test_a_mistake_in_the_file_is_said_in_words(tmp_path: Path, old: str, new: s
     assert mistakes(with_file(tmp_path, old, new)) == (said,)
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('days = ["sat", "sun"]', None),
+        ('days = ["fri"]\nopens = "16:00"\ncloses = "08:00"', None),
+        ("start = 2026-12-18T17:00:00\nend = 2027-01-04T08:00:00", None),
+        ("", "a freeze has either `start` and `end`, or `days`."),
+        ("start = 2026-12-18T17:00:00", "a freeze has either `start` and `end`, or `days`."),
+        ('start = 2026-12-18T17:00:00\nend = 2027-01-04T08:00:00\ndays = ["fri"]', "a freeze has either `start` and `end`, or `days`."),
+        ("start = 2026-12-18T17:00:00\nend = 2026-12-18T17:00:00", "`start` is not before `end`."),
+        ("start = 2026-12-18T17:00:00Z\nend = 2027-12-18T17:00:00", "`start` and `end` are local times: `timezone` says whose."),
+        ('timezone = "Mars/Olympus"\ndays = ["fri"]', "there is no time zone Mars/Olympus; an example is Europe/Berlin."),
+    ],
+)
+def test_freezes_are_weekly_or_once(tmp_path: Path, lines: str, said: str | None) -> None:
+    zone = "" if "timezone" in lines else 'timezone = "Europe/Berlin"'
+    table = f'[[environments.qa.freezes]]\nreason = "rest"\n{zone}\n{lines}\n\n[environments.prod]'
+    environ = with_file(tmp_path, "[environments.prod]", table)
+
+    if said is None:
+        assert load(environ).team.environments["qa"].freezes[0].reason == "rest"
+    else:
+        assert mistakes(environ) == (f"environments.qa.freezes.0: {said}",)
+
+
+def test_a_model_has_rights_and_approvers_of_its_own(tmp_path: Path) -> None:
+    lists = ("permissions]\nretrain = ['U0ADA0001']", "approvers]\nprod = ['ado:Doctors']", "gate]")
+    own = "\n\n".join(f"[models.diabetes.{one}" for one in lists)
+    team = load(with_file(tmp_path, "[models.diabetes.gate]", own)).team
+    model = team.models["diabetes"]
+
+    assert team.may(Right.RETRAIN, model) == People(frozenset({"U0ADA0001"}))
+    assert team.may(Right.PROMOTE, model) == People(frozenset({"S0MLTEAM"}))
+    assert model.approvers == {"prod": People(frozenset({"ado:Doctors"}))}
+    assert {"ado:Doctors", "U0ADA0001", "S0RELEASE"} <= team.named()
+
+
+def test_approvers_of_an_unknown_environment_are_a_mistake(tmp_path: Path) -> None:
+    own = '[models.diabetes.approvers]\nmoon = ["U0ADA0001"]\n\n[models.diabetes.gate]'
+
+    assert mistakes(with_file(tmp_path, "[models.diabetes.gate]", own))[0].endswith(
+        "approvers are listed for moon, which `environments` does not have."
+    )
+
+
 def test_a_file_that_is_not_there_or_not_toml_is_a_mistake(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("models = [", encoding="utf-8")

@@ -95,7 +95,7 @@ class Case:
         version, image, smoke = self.delivery.version, self.delivery.image, self.delivery.smoke.get("qa")
         parts = (
             version.version if version else "",
-            "?" if self.unknown else self.serving.version if self.serving else "",
+            "unknown" if self.unknown else self.serving.version if self.serving else "",
             image.digest.removeprefix("sha256:")[:16] if image else "",
             "" if smoke is None else "passed" if smoke.passed else "failed",
         )
@@ -188,6 +188,7 @@ def changed(before: str, now: str) -> tuple[str, ...]:
     )
 
 
+_WORDS = re.compile(r"[^\s()<>,;]+")
 _UNFIT = re.compile(r"[^\w.:-]")
 _FACTS = ("the model's version", "what Prod serves", "the image", "QA's smoke test")
 
@@ -228,16 +229,16 @@ def _apart(who: Decider, case: Case) -> Decision:
         return Denied("You committed what this run builds, so somebody else has to decide on it.")
     if apart & {Duty.ASKED, Duty.PROMOTED} and not _somebody_known(case):
         return Denied("Azure DevOps does not say which person asked for this run. Decide in Azure DevOps instead.")
+    if apart and not _emails(who) and who.me.id is None:
+        return Denied("Your Slack profile has no e-mail address, so nobody can tell whether you asked for this run yourself.")
     return Allowed()
 
 
 def _somebody_known(case: Case) -> bool:
-    asker = case.asker
-    return (
-        (asker is not None and bool(asker.slack or asker.email))
-        or any(person is not None and person.email for person in (case.run.requested_for, case.run.requested_by))
-        or parameter(case.run, "requestedBy") is not None
-    )
+    """Whether anybody says which person asked: Slack, the run itself, or Azure DevOps (whose service identities have no address)."""
+    if case.asker is not None and (case.asker.slack or parameter(case.run, "requestedBy") is not None):
+        return True
+    return any(person is not None and "@" in (person.email or "") for person in (case.run.requested_for, case.run.requested_by))
 
 
 def _is(who: Decider, asker: Asker | None) -> bool:
@@ -246,13 +247,14 @@ def _is(who: Decider, asker: Asker | None) -> bool:
     if asker.slack == who.member.id:
         return True
     said = f"{asker.name} {asker.email or ''}".lower()
-    return who.member.id.lower() in said or any(email in said for email in _emails(who))
+    return bool({who.member.id.lower(), *_emails(who)} & set(_WORDS.findall(said)))
 
 
 def _same(who: Decider, person: Person | None) -> bool:
     if person is None:
         return False
-    return (person.id is not None and person.id == who.me.id) or (person.email or "").lower() in _emails(who)
+    own = who.me.id if who.account is not None else None  # without an account it is the bot's
+    return (person.id is not None and person.id == own) or (person.email or "").lower() in _emails(who)
 
 
 def _emails(who: Decider) -> set[str]:
