@@ -19,7 +19,9 @@ from bot.settings import Settings
 if TYPE_CHECKING:
     from bot.azure_devops import AzureDevOps
 
-SCOPES = frozenset({"chat:write", "commands", "files:write", "users:read", "users:read.email", "usergroups:read", "channels:history"})
+SCOPES = frozenset(
+    {"channels:history", "chat:write", "commands", "files:write", "im:write", "usergroups:read", "users:read", "users:read.email"}
+)
 
 
 @dataclass(frozen=True, slots=True)

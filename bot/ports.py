@@ -128,6 +128,15 @@ class Whisper:
     replaces: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A picture for a thread, or a file for one person."""
+
+    name: str
+    title: str
+    content: bytes
+
+
 class Chat(Protocol):
     """Slack, for handlers: everything lasting goes through the board instead."""
 
@@ -143,14 +152,9 @@ class Chat(Protocol):
         """The address of a message. Raises Gone."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A picture for a thread."""
-
-    name: str
-    title: str
-    content: bytes
+    async def hand(self, person: str, file: File) -> None:
+        """Give one person a file, in the app's direct messages with them. Raises Uncertain where they may have it."""
+        ...
 
 
 class Board(Protocol):

@@ -178,6 +178,8 @@ class FakeChat:
 
     members: dict[str, Member] = field(default_factory=lambda: {member.id: member for member in MEMBERS})
     whispers: list[tuple[Whisper, Message]] = field(default_factory=list)
+    handed: list[tuple[str, File]] = field(default_factory=list)
+    errors: list[OutsideError] = field(default_factory=list)  # raised by `hand`
 
     async def member(self, person: str) -> Member:
         if person not in self.members:
@@ -189,6 +191,11 @@ class FakeChat:
 
     async def permalink(self, channel: str, ts: str) -> str:
         return f"https://contoso.slack.com/archives/{channel}/p{ts.replace('.', '')}"
+
+    async def hand(self, person: str, file: File) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.handed.append((person, file))
 
 
 @dataclass
