@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from bot.core.approvals import Answer, Approval
-from bot.core.audit import Entry
+from bot.core.audit import Entry, Recorded
 from bot.core.models import ModelVersion
 from bot.core.people import Account, Member, Person
 from bot.core.references import Ref
@@ -216,6 +216,10 @@ class Store(Protocol):
 
     async def record(self, entry: Entry) -> None:
         """Append to the audit trail."""
+        ...
+
+    async def trail(self, *, subject: str = "", model: str = "", person: str = "", limit: int) -> tuple[Recorded, ...]:
+        """The newest lines of the audit trail, newest first: of a subject and everything below it, of a model, of a person."""
         ...
 
     async def watch(self, ref: Ref, *, final: bool) -> None:
