@@ -6,10 +6,12 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return asyncio.run(_doctor(settings))
         case "parked":
             return asyncio.run(_parked(settings, asked.again))
+        case "audit":
+            return _audit_verify(settings, asked.expect) if asked.do == "verify" else _audit_export(settings, asked.since, asked.file)
         case _:
             return _run(settings)
 
@@ -54,7 +58,27 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("doctor", help="check settings, Slack, Azure DevOps, hooks and database, and say what to do")
     parked = commands.add_parser("parked", help="deliveries that were given up: list them, or put one back")
     parked.add_argument("--again", metavar="REFERENCE", help="put this one back into the inbox")
+    audit = commands.add_parser("audit", help="the audit trail: check that nobody has changed it, or write it out as CSV")
+    audits = audit.add_subparsers(dest="do", metavar="verify|export", required=True)
+    verify = audits.add_parser("verify", help="check the chain of hashes, and say how many lines it has and its last hash")
+    verify.add_argument("--expect", type=_hash, metavar="HASH", help="a last hash that was said earlier: fail unless it is still there")
+    export = audits.add_parser("export", help="write the lines as CSV, oldest first")
+    export.add_argument("--since", type=_day, metavar="DATE", help="from this day on, such as 2026-11-01 (UTC)")
+    export.add_argument("file", nargs="?", type=Path, metavar="FILE", help="where to; standard output where none is named")
     return parser
+
+
+def _hash(word: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", word):
+        raise argparse.ArgumentTypeError(f"{word!r} is no hash: it has 64 hexadecimal digits")
+    return word.lower()
+
+
+def _day(word: str) -> datetime:
+    try:
+        return datetime.combine(date.fromisoformat(word), time(), UTC)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is no date such as 2026-11-01") from None
 
 
 def _run(settings: Settings) -> int:
@@ -185,6 +209,43 @@ async def _parked(settings: Settings, again: str | None) -> int:
         finally:
             await database.close()
     _say(*(f"{one.reference}  {one.parked:%Y-%m-%d %H:%M}  {one.kind}  {one.lane}  {one.problem}" for one in given_up))
+    return 0
+
+
+def _audit_verify(settings: Settings, expect: str | None) -> int:
+    from bot import trail  # noqa: PLC0415
+    from bot.core.audit import GENESIS, Break  # noqa: PLC0415
+    from bot.database import DatabaseProblem  # noqa: PLC0415
+
+    try:
+        with _database_url(settings.environment, share=True) as url:
+            checked = trail.verify(url, expect or GENESIS)
+    except DatabaseProblem as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    _say(str(checked))
+    if isinstance(checked, Break):
+        return 1
+    if not checked.contains:
+        _say(f"But no line has the hash {expect}: the lines up to it were cut off or written anew.")
+        return 1
+    return 0
+
+
+def _audit_export(settings: Settings, since: datetime | None, file: Path | None) -> int:
+    from bot import trail  # noqa: PLC0415
+    from bot.database import DatabaseProblem  # noqa: PLC0415
+
+    try:
+        with _database_url(settings.environment, share=True) as url:
+            if file is None:
+                trail.export(url, sys.stdout, since)
+            else:
+                with file.open("w", encoding="utf-8", newline="") as out:
+                    trail.export(url, out, since)
+    except (DatabaseProblem, OSError) as problem:
+        print(problem, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot import hooks
+from bot import hooks, trail
+from bot.core.audit import Break
 from bot.core.errors import OutsideError
 from bot.database import Database, DatabaseProblem
 from bot.hooks import Receiver
@@ -19,7 +21,9 @@ from bot.settings import Settings
 if TYPE_CHECKING:
     from bot.azure_devops import AzureDevOps
 
-SCOPES = frozenset({"chat:write", "commands", "files:write", "users:read", "users:read.email", "usergroups:read", "channels:history"})
+SCOPES = frozenset(
+    {"channels:history", "chat:write", "commands", "files:write", "im:write", "usergroups:read", "users:read", "users:read.email"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ async def examine(settings: Settings, url: str, cache: Path) -> tuple[Finding, .
     """Everything, one after the other; what cannot be looked at is a finding, too."""
     findings = [Finding("settings", True, f"{len(settings.team.models)} models, {len(settings.team.environments)} environments")]
     findings.append(await _looked("database", lambda: _database(url)))
+    findings.append(await _looked("audit trail", lambda: audit_trail(url)))
     findings.append(await _looked("Slack", lambda: _slack(settings)))
     async with azure_devops(settings, cache) as pipelines:
         findings.append(await _looked("Azure DevOps", lambda: _runs(settings, pipelines)))
@@ -86,6 +91,14 @@ async def _database(url: str) -> tuple[bool, str]:
     if given_up:
         return False, f"{len(given_up)} deliveries were given up. `python -m bot parked` lists them."
     return True, "it answers, and its schema is today's"
+
+
+async def audit_trail(url: str) -> tuple[bool, str]:
+    """Whether the audit trail is as it was written. Raises DatabaseProblem."""
+    checked = await asyncio.to_thread(trail.verify, url)
+    if isinstance(checked, Break):
+        return False, f"{checked} Find out who had access to the database; what came before that line can still be trusted."
+    return True, str(checked)
 
 
 async def _slack(settings: Settings) -> tuple[bool, str]:

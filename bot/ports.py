@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from bot.core.approvals import Answer, Approval
-from bot.core.audit import Entry
+from bot.core.audit import Entry, Recorded
 from bot.core.models import ModelVersion
 from bot.core.people import Account, Member, Person
 from bot.core.references import Ref
@@ -152,6 +152,15 @@ class Whisper:
     replaces: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A picture for a thread, or a file for one person."""
+
+    name: str
+    title: str
+    content: bytes
+
+
 class Chat(Protocol):
     """Slack, for handlers: everything lasting goes through the board instead."""
 
@@ -167,14 +176,9 @@ class Chat(Protocol):
         """The address of a message. Raises Gone."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A picture for a thread."""
-
-    name: str
-    title: str
-    content: bytes
+    async def hand(self, person: str, file: File) -> None:
+        """Give one person a file, in the app's direct messages with them. Raises Uncertain where they may have it."""
+        ...
 
 
 class Board(Protocol):
@@ -236,6 +240,10 @@ class Store(Protocol):
 
     async def record(self, entry: Entry) -> None:
         """Append to the audit trail."""
+        ...
+
+    async def trail(self, *, subject: str = "", model: str = "", person: str = "", limit: int) -> tuple[Recorded, ...]:
+        """The newest lines of the audit trail, newest first: of a subject and everything below it, of a model, of a person."""
         ...
 
     async def watch(self, ref: Ref, *, final: bool) -> None:

@@ -19,7 +19,7 @@ from bot.board import BlocksRefused, Unchangeable
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
 from bot.core.people import Member
 from bot.messages.kit import Block, Message, Modal
-from bot.ports import Whisper
+from bot.ports import File, Whisper
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,12 @@ class Slack:
                 log.warning("A whisper to %s was lost: %s", to.person, error)
             return
 
+    async def hand(self, person: str, file: File) -> None:
+        """Give one person a file, in the app's direct messages with them. Raises Uncertain where they may have it."""
+        opened = await _read(self._web.conversations_open(users=person))  # the same ones, however often they are opened
+        uploaded = await self.upload(file.name, file.content)
+        await self.share(uploaded, file.title, channel=str(opened["channel"]["id"]), thread=None)
+
     async def permalink(self, channel: str, ts: str) -> str:
         """The address of a message."""
         return str((await _read(self._web.chat_getPermalink(channel=channel, message_ts=ts)))["permalink"])
@@ -148,8 +154,8 @@ class Slack:
             raise NotNow(f"Slack could not be reached: {_named(error)}.") from error
         return str(place["file_id"])
 
-    async def share(self, file: str, title: str, *, channel: str, thread: str) -> None:
-        """Show an uploaded file in a thread. Uncertain where it may have been shown."""
+    async def share(self, file: str, title: str, *, channel: str, thread: str | None) -> None:
+        """Show an uploaded file in a thread, or in the channel itself. Uncertain where it may have been shown."""
         await _write(self._web.files_completeUploadExternal(files=[{"id": file, "title": title}], channel_id=channel, thread_ts=thread))
 
     async def shared(self, file: str, *, channel: str, thread: str) -> bool:

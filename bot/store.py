@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import structlog
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 
-from bot.core.approvals import Denied
-from bot.core.audit import Entry
+from bot.core.audit import Entry, Recorded, canonical, line
 from bot.core.references import Ref, Thing
 from bot.database import Database
 from bot.ports import Operation
@@ -15,10 +17,11 @@ KEEP_DAYS = 200  # a little longer than the board keeps messages: a card is not 
 
 
 class SqlStore:
-    """`bot.ports.Store` on PostgreSQL."""
+    """`bot.ports.Store` on PostgreSQL; `workspace` says which Slack team the audit trail is written for."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, workspace: Callable[[], str] = lambda: "") -> None:
         self._pool = database.pool
+        self._workspace = workspace
 
     async def offer(self, operation: Operation) -> Operation:
         """Remember an operation that awaits its confirmation; returns the earlier one where the id is known."""
@@ -68,14 +71,26 @@ class SqlStore:
             return tuple(_operation(row) for row in await cursor.fetchall())
 
     async def record(self, entry: Entry) -> None:
-        """Append to the audit trail."""
-        reason = entry.decision.reason if isinstance(entry.decision, Denied) else ""
-        detail = {"why": entry.why, "model": entry.model, "before": dict(entry.before), "after": dict(entry.after)}
+        """Append to the audit trail: PostgreSQL numbers and chains the line, in one statement and one trip."""
+        correlation = str(structlog.contextvars.get_contextvars().get("delivery", ""))
+        written = line(entry, workspace=self._workspace(), correlation=correlation)
         async with self._pool.connection() as connection:
-            await connection.execute(
-                "insert into audit (person, action, subject, allowed, reason, detail) values (%s, %s, %s, %s, %s, %s)",
-                (entry.person, entry.action, entry.subject, not isinstance(entry.decision, Denied), reason, Jsonb(detail)),
+            await connection.execute("select audit_append(%s)", (canonical(written),))
+
+    async def trail(self, *, subject: str = "", model: str = "", person: str = "", limit: int) -> tuple[Recorded, ...]:
+        """The newest lines of the audit trail, newest first: of a subject and everything below it, of a model, of a person."""
+        async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(
+                """
+                select * from audit
+                where (%(subject)s::text = '' or subject = %(subject)s or starts_with(subject, %(subject)s || '/'))
+                and (%(model)s::text = '' or model = %(model)s or subject = %(about)s or starts_with(subject, %(about)s || '/'))
+                and (%(person)s::text = '' or person = %(person)s)
+                order by id desc limit %(limit)s
+                """,
+                {"subject": subject, "model": model, "about": f"model/{model}", "person": person, "limit": limit},
             )
+            return tuple(Recorded(**row) for row in await cursor.fetchall())
 
     async def watch(self, ref: Ref, *, final: bool) -> None:
         """Remember a run or release that has a card, and whether its card needs no more looking after."""

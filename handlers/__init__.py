@@ -6,7 +6,7 @@ Features never import each other. What several of them do alike is in `showing`,
 from __future__ import annotations
 
 from bot.routing import Router
-from handlers import approvals, barriers, help, models, promotion, runs, steering, training  # noqa: A004 the feature's own name
+from handlers import approvals, audit, barriers, help, models, promotion, runs, steering, training  # noqa: A004 the feature's own name
 
 router = Router().include(
     runs.router,
@@ -16,5 +16,6 @@ router = Router().include(
     models.router,
     steering.router,
     barriers.router,
+    audit.router,
 )
 router.include(help.about(router))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
 
 from bot.core.approvals import Answer, Approval, ApprovalState, ApprovalStep
-from bot.core.audit import Entry
+from bot.core.audit import GENESIS, Entry, Recorded, digest, line
 from bot.core.errors import Gone, OutsideError, SignInNeeded
 from bot.core.models import ModelVersion
 from bot.core.people import Account, Member, Person
@@ -219,7 +219,8 @@ class FakeChat:
 
     members: dict[str, Member] = field(default_factory=lambda: {member.id: member for member in MEMBERS})
     whispers: list[tuple[Whisper, Message]] = field(default_factory=list)
-    errors: list[OutsideError] = field(default_factory=list)
+    handed: list[tuple[str, File]] = field(default_factory=list)
+    errors: list[OutsideError] = field(default_factory=list)  # raised by `permalink` and `hand`
 
     async def member(self, person: str) -> Member:
         if person not in self.members:
@@ -233,6 +234,11 @@ class FakeChat:
         if self.errors:
             raise self.errors.pop(0)
         return f"https://contoso.slack.com/archives/{channel}/p{ts.replace('.', '')}"
+
+    async def hand(self, person: str, file: File) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.handed.append((person, file))
 
 
 @dataclass
@@ -293,6 +299,16 @@ class FakeStore:
     async def record(self, entry: Entry) -> None:
         self.audit.append(entry)
 
+    async def trail(self, *, subject: str = "", model: str = "", person: str = "", limit: int) -> tuple[Recorded, ...]:
+        found = [
+            one
+            for one in chained(self.audit)
+            if (not subject or _below(one, subject))
+            and (not model or one.model == model or _below(one, f"model/{model}"))
+            and person in {"", one.person}
+        ]
+        return tuple(reversed(found))[:limit]
+
     async def watch(self, ref: Ref, *, final: bool) -> None:
         self.cards[ref] = final
 
@@ -301,6 +317,21 @@ class FakeStore:
 
     async def final(self, refs: tuple[Ref, ...]) -> frozenset[Ref]:
         return frozenset(ref for ref in refs if self.cards.get(ref))
+
+
+def chained(entries: Iterable[Entry]) -> list[Recorded]:
+    """The audit trail of these entries, one a second."""
+    rows: list[Recorded] = []
+    for number, entry in enumerate(entries, 1):
+        kept = line(entry, workspace="T0CONTOSO", correlation=f"click:{number}")
+        content = {each.name: getattr(kept, each.name) for each in fields(kept)}
+        row = Recorded(**content, id=number, at=NOW + timedelta(seconds=number), hash="")
+        rows.append(replace(row, hash=digest(rows[-1].hash if rows else GENESIS, row)))
+    return rows
+
+
+def _below(row: Recorded, subject: str) -> bool:
+    return row.subject == subject or row.subject.startswith(f"{subject}/")
 
 
 @dataclass

@@ -20,7 +20,7 @@ HOMES = {
     "slack_bolt": {"bot.doors"},
     "slack_sdk": {"bot.app", "bot.doors", "bot.slack", "bot.doctor"},
     "aiohttp": {"bot.__main__", "bot.app", "bot.azure_ml", "bot.doors", "bot.slack", "bot.doctor"},
-    "psycopg": {"bot.app", "bot.board", "bot.database", "bot.inbox", "bot.lanes", "bot.store", "bot.migrations"},
+    "psycopg": {"bot.app", "bot.board", "bot.database", "bot.inbox", "bot.lanes", "bot.store", "bot.trail", "bot.migrations"},
     "alembic": {"bot.database", "bot.migrations"},
     "handlers": {"bot.__main__"},
 }

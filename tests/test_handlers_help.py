@@ -31,7 +31,7 @@ def test_the_short_names_are_those_that_slack_is_told_of() -> None:
 
 
 def test_every_command_button_and_form_of_the_product_is_there() -> None:
-    assert set(router.commands) == {"retrain", "promote", "approve", "models", "runs", "status", "help"}
+    assert set(router.commands) == {"retrain", "promote", "approve", "models", "runs", "status", "audit", "help"}
     assert set(router.buttons) == {
         "approve",
         "reject",
@@ -40,6 +40,7 @@ def test_every_command_button_and_form_of_the_product_is_there() -> None:
         "retrain_cancel",
         "promote_start",
         "promote_cancel",
+        "audit_csv",
         "open_log",
         "open_run",
     }

@@ -16,7 +16,7 @@ README = ROOT / "README.md"
 
 def row(command: Command, own: frozenset[str]) -> str:
     """A command's line in the README's table; those that Slack does not know by themselves stand behind `/mlops`."""
-    usage = f" {command.usage}" if command.usage else ""
+    usage = f" {command.usage}".replace("|", r"\|") if command.usage else ""  # a bare | ends the cell, in code too
     behind = "" if f"/{command.name}" in own else "mlops "
     return f"| `/{behind}{command.name}{usage}` | {command.help} |"
 

@@ -17,7 +17,7 @@ from bot.board import BlocksRefused, Unchangeable, Wall
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
 from bot.core.people import Member
 from bot.messages.kit import Message, Modal
-from bot.ports import Chat, Whisper
+from bot.ports import Chat, File, Whisper
 from bot.slack import LONGEST_STATE, TIMEOUT, Slack, client, session, translated, view
 from sandbox.names import ADA, BOT, CHANNEL, GUEST
 from sandbox.slack.person import Person
@@ -153,6 +153,22 @@ async def test_a_picture_is_put_into_a_thread(there: There) -> None:
     after = await there.edge.shared(file, channel=CHANNEL, thread=thread)
 
     assert (before, after) == (False, True)
+
+
+@pytest.mark.world
+async def test_a_file_is_handed_to_one_person_in_their_direct_messages(there: There) -> None:
+    chat: Chat = there.edge
+
+    await chat.hand(ADA.slack, File("audit.csv", "Audit trail", b"id,at"))
+    direct = f"D{ADA.slack[1:]}"
+    await there.local.wait_for(lambda: there.local.messages(direct))
+
+    (message,) = there.local.messages(direct)
+    assert [there.local.workspace.files[file]["title"] for file in message["files"]] == ["Audit trail"]
+    assert "thread_ts" not in message
+    assert there.texts == []
+    with pytest.raises(Gone):
+        await chat.hand("U0NOBODY0", File("audit.csv", "Audit trail", b"id,at"))
 
 
 @pytest.mark.world

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from psycopg.rows import dict_row
-
-from bot.core.approvals import Allowed, Denied
+from bot.core.approvals import Allowed
 from bot.core.audit import Entry
 from bot.core.references import Ref, Thing
 from bot.database import Database
 from bot.ports import Operation, Store
 from bot.store import SqlStore
-from tests.examples import ADA, ALAN, NOW
+from tests.examples import ADA, NOW
 
 RETRAIN = Operation("op-1", "retrain", ADA.id, "diabetes", "offered", {"alpha": "0.5"}, NOW)
 
@@ -56,21 +54,6 @@ async def test_an_unknown_operation_does_not_move(database: Database) -> None:
     assert not await SqlStore(database).advance("op-9", of=("offered",), to="doing")
 
 
-async def test_the_audit_trail_says_who_was_allowed_and_why_not(database: Database) -> None:
-    store = SqlStore(database)
-
-    await store.record(Entry(ADA.id, "retrain", "diabetes", Allowed(), after={"alpha": "0.5"}))
-    await store.record(Entry(ALAN.id, "retrain", "diabetes", Denied("Ask the ml-team.")))
-
-    async with database.pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute("select person, action, subject, allowed, reason, detail from audit order by id")
-        rows = await cursor.fetchall()
-    assert [(row["person"], row["allowed"], row["reason"], row["detail"]) for row in rows] == [
-        (ADA.id, True, "", {"why": "", "model": "", "before": {}, "after": {"alpha": "0.5"}}),
-        (ALAN.id, False, "Ask the ml-team.", {"why": "", "model": "", "before": {}, "after": {}}),
-    ]
-
-
 async def test_runs_are_watched_until_they_are_final(database: Database) -> None:
     store = SqlStore(database)
     await store.watch(run(480), final=False)
@@ -99,12 +82,9 @@ async def test_operations_of_last_year_are_forgotten_and_what_was_decided_is_not
     await store.record(Entry(ADA.id, "retrain", "diabetes", Allowed()))
     async with database.pool.connection() as connection:
         await connection.execute("update operation set changed = now() - interval '1 year' where id = 'op-1'")
-        await connection.execute("update audit set at = now() - interval '1 year'")
 
     await store.tidy()
 
     assert await store.operation("op-1") is None
     assert await store.operation("op-2") is not None
-    async with database.pool.connection() as connection:
-        row = await (await connection.execute("select count(*) from audit")).fetchone()
-    assert row == (1,)
+    assert len(await store.trail(limit=9)) == 1
