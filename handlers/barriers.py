@@ -87,7 +87,7 @@ async def confirm_glass(bot: Bot, click: Click) -> Reply:
     operation = await bot.store.operation(click.value)
     if operation is None or operation.kind != "glass":
         return note("This is not known here.")
-    thing, number, name = operation.subject.split("/")
+    _, number, name = operation.subject.split("/")
     environment, model = bot.team.environments.get(name), bot.team.models.get(operation.detail["model"])
     if environment is None or model is None:
         return note(f"{name} or {operation.detail['model']} is not in callboard.toml any more.")
@@ -106,7 +106,7 @@ async def confirm_glass(bot: Bot, click: Click) -> Reply:
     run = await bot.pipelines.run(int(number))
     card = broken_card(run, environment, (operation.person, click.person), reason, until)
     await bot.board.show(model.channel, f"{operation.subject}/glass/{operation.id}", card)
-    return note(f"The glass is broken for {thing} {run.number}, until {until:%H:%M} UTC. Those who may approve still have to approve.")
+    return note(f"The glass is broken for run {run.number}, until {until:%H:%M} UTC. Those who may approve still have to approve.")
 
 
 def _second(bot: Bot, operation: Operation, person: str) -> Decision:

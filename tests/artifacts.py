@@ -47,12 +47,12 @@ def smoke(environment: str, *, passed: bool = True) -> bytes:
     ).encode()
 
 
-def delivered() -> Mapping[str, bytes]:
+def delivered(version: str = V4.version) -> Mapping[str, bytes]:
     """The artifact `delivery`."""
     model = {
         "schema": 1,
         "name": V4.name,
-        "version": V4.version,
+        "version": version,
         "algorithm": V4.algorithm,
         "commit": V4.commit,
         "metrics": dict(V4.metrics),

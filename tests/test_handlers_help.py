@@ -31,10 +31,18 @@ def test_the_short_names_are_those_that_slack_is_told_of() -> None:
 
 
 def test_every_command_button_and_form_of_the_product_is_there() -> None:
-    assert set(router.commands) == {"retrain", "promote", "approve", "models", "runs", "status", "audit", "help"}
+    assert set(router.commands) == {
+        *("retrain", "promote", "approve", "cancel", "rerun", "rollback", "lock", "unlock", "breakglass"),
+        *("models", "runs", "status", "audit", "help"),
+    }
     assert set(router.buttons) == {
         "approve",
         "reject",
+        "defer",
+        "reassign",
+        "steer_start",
+        "steer_cancel",
+        "glass_confirm",
         "retry_stage",
         "retrain_start",
         "retrain_cancel",
@@ -44,6 +52,6 @@ def test_every_command_button_and_form_of_the_product_is_there() -> None:
         "open_log",
         "open_run",
     }
-    assert set(router.forms) == {"retrain", "approve", "reject"}
+    assert set(router.forms) == {"retrain", "approve", "reject", "defer", "reassign"}
     assert router.buttons["approve"].opens == "Approve"
     assert [timer.cron for timer in router.timers.values()] == ["* * * * *"]

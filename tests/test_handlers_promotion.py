@@ -49,7 +49,7 @@ async def test_start_starts_one_run_for_the_version(world: World) -> None:
             "action": "promote",
             "version": "4",
             "settings": "none",
-            "requestedBy": "Ada Lovelace (ada@contoso.example)",
+            "requestedBy": "none",
             "requestId": START.value,
         }
     ]

@@ -19,6 +19,7 @@ from bot.routing import Click
 from handlers.runs import moved, open_log, open_run, retry_stage, sweep
 from tests.artifacts import delivered, evaluation, smoke
 from tests.examples import (
+    ACCOUNTS,
     ADA,
     ALAN,
     APPROVED_THERE,
@@ -319,7 +320,10 @@ async def test_a_failed_stage_is_retried_and_its_button_goes(world: World) -> No
     assert reply.text == "Train of run 20261123.1 runs again."
     assert world.pipelines.retries == [(480, "train")]
     assert "had the failed jobs run again" in str(world.board.shown[CHANNEL, "run/480/failure/train/1"])
-    assert world.store.audit == [Entry(ADA.id, "retry", "run/480/stage/train/1", Allowed())]
+    judged, sent = world.store.audit
+    about = Entry(ADA.id, "retry", "run/480/stage/train/1", Allowed(), "", ACCOUNTS[ADA.id], "diabetes", {"attempt": "1"})
+    assert judged == about
+    assert sent == replace(about, action="retry sent", after={"attempt": "2"})
     assert world.store.cards == {run(480): False}
 
 

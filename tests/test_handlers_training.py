@@ -9,7 +9,7 @@ import pytest
 
 from bot.core.approvals import Allowed, Denied
 from bot.core.audit import Entry
-from bot.core.errors import NotNow, Refused, Uncertain
+from bot.core.errors import NotNow, Refused, SignInNeeded, Uncertain
 from bot.core.references import token
 from bot.core.runs import Order
 from bot.messages.kit import Message, Modal, Reply
@@ -48,7 +48,8 @@ async def test_a_training_is_offered_and_nothing_is_started(world: World) -> Non
         "version": "latest",
         "settings": "alpha=0.5",
     }
-    assert world.store.audit == [Entry(ADA.id, "ask to retrain", "diabetes alpha=0.5", Allowed())]
+    words = {"words": "diabetes alpha=0.5"}
+    assert world.store.audit == [Entry(ADA.id, "ask to retrain", "model/diabetes", Allowed(), model="diabetes", after=words)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,10 @@ async def test_a_training_is_offered_and_nothing_is_started(world: World) -> Non
         (asking("moon"), "There is no model `moon`. There is: `diabetes` in <#C0MLDELIV>"),
         (asking("diabetes", "alpha=x", "y"), "alpha must be a number from 0.0001 to 100000, not “x”."),
         (asking("diabetes", channel=ELSEWHERE), "`diabetes` belongs to <#C0MLDELIV>"),
-        (asking("diabetes", person=ALAN.id), "You may not start or retry trainings. Ask one of those who may. May: <!subteam^S0MLTEAM>."),
+        (
+            asking("diabetes", person=ALAN.id),
+            "You may not start, retry or stop trainings. Ask one of those who may. May: <!subteam^S0MLTEAM>.",
+        ),
         (asking(channel=ELSEWHERE), "No model belongs to this channel"),
     ],
 )
@@ -96,7 +100,7 @@ async def test_start_starts_one_run_that_carries_who_asked_and_the_token(world: 
                 "action": "train",
                 "version": "latest",
                 "settings": "alpha=0.5",
-                "requestedBy": "Ada Lovelace (ada@contoso.example)",
+                "requestedBy": "none",
                 "requestId": OPERATION,
             },
         )
@@ -263,4 +267,34 @@ def test_every_mistake_in_the_form_is_shown_beside_its_input() -> None:
 async def test_a_form_that_was_wrong_after_all_starts_nothing(world: World) -> None:
     assert "alpha must be" in said(await submitted(world.bot, replace(FORM, values={"model": "diabetes", "setting:alpha": "x"})))
     assert "no model `moon`" in said(await submitted(world.bot, replace(FORM, values={"model": "moon"})))
+    assert world.pipelines.orders == []
+
+
+# Under whose name
+
+
+async def test_who_has_not_signed_in_starts_nothing(world: World) -> None:
+    await retrain(world.bot, asking("diabetes"))
+    world.identities.accounts.clear()
+
+    with pytest.raises(SignInNeeded):
+        await started(world.bot, START)
+
+    assert world.pipelines.orders == []
+
+
+async def test_a_run_says_for_whom_the_bot_queued_it_where_that_is_the_arrangement(world: World) -> None:
+    world.identities.service = True
+    await retrain(world.bot, asking("diabetes"))
+
+    await started(world.bot, START)
+
+    assert world.pipelines.orders[0].parameters["requestedBy"] == "Ada Lovelace (ada@contoso.example)"
+
+
+async def test_who_may_no_longer_train_cannot_press_start_either(world: World) -> None:
+    await retrain(world.bot, asking("diabetes"))
+    world.team = replace(TEAM, rights={})
+
+    assert "You may not" in said(await started(world.bot, START))
     assert world.pipelines.orders == []
