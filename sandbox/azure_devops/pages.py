@@ -21,11 +21,12 @@ from sandbox.azure_devops import candidates, show, views
 from sandbox.azure_devops.approvals import Answer, Denied, refusal
 from sandbox.azure_devops.candidates import BadSettings
 from sandbox.azure_devops.hooks import MASK, Subscription
+from sandbox.azure_devops.packing import packed
 from sandbox.azure_devops.plan import BadPipeline
 from sandbox.azure_devops.project import Project
 from sandbox.azure_devops.records import Job, Run, Stage, Step, now
 from sandbox.azure_devops.repository import MAIN, NoSuchThing
-from sandbox.azure_devops.rest import files_of, packed
+from sandbox.azure_devops.rest import files_of
 from sandbox.names import ADA, ORGANIZATION, PROJECT, PROJECT_ID, Character
 
 PREFIX = "/dev.azure.com"
