@@ -26,6 +26,7 @@ from sandbox.azure_devops.server import AzureDevOps
 from sandbox.names import ADA, AGENT, ALAN, BOT, GRACE, KATHERINE, LINUS, PROJECT_ID, RADIA, RELEASE_MANAGERS, Character
 from sandbox.tokens import AZURE_DEVOPS
 from sandbox.world import World
+from tests.browser import browsing
 from tests.sandboxes import ROOT, proxy, trust
 
 pytestmark = pytest.mark.world
@@ -940,3 +941,93 @@ async def test_the_real_agent_runs_the_repository_s_publish_stage_and_release(tm
         "passed": False,
         "found": ["evaluation.json", "image.json", "model.json"],
     }
+
+
+class Person:
+    """Somebody with a browser that has no face."""
+
+    def __init__(self, site: Site, session: aiohttp.ClientSession) -> None:
+        self._home = f"{site.world.page_url}/dev.azure.com/contoso/ml-delivery"
+        self._origin = site.world.page_url
+        self._session = session
+
+    async def see(self, path: str) -> str:
+        async with self._session.get(self._home + path) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.text()
+
+    async def post(self, path: str, who: Character, **form: object) -> tuple[int, str]:
+        """The status of the page that one sees then, and the page."""
+        sent = {name: str(value) for name, value in form.items()}
+        headers = {"Origin": self._origin, "Cookie": f"ado-person={who.oid}"}
+        async with self._session.post(f"{self._home}/_release/{path}", data=sent, headers=headers) as answer:
+            return answer.status, await answer.text()
+
+
+@pytest.fixture
+async def person(site: Site) -> AsyncIterator[Person]:
+    async with aiohttp.ClientSession() as session:
+        yield Person(site, session)
+
+
+async def test_the_pages_show_releases_their_approvals_and_logs(site: Site, person: Person) -> None:
+    empty = await person.see("/_release")
+    release = await site.released()
+    await site.waiting(release)
+
+    progress = f"/_releaseProgress?_a=release-pipeline-progress&releaseId={release}"
+    pages = {
+        "/_release?_a=releases&definitionId=1": "Continuous deployment for Ada Lovelace",
+        f"/_release?releaseId={release}&_a=release-summary": "waits for an approval before the deployment",
+        progress: r"pending on [ml-delivery]\Release Managers",
+        f"/_releaseProgress?_a=release-environment-logs&releaseId={release}": f"working on {QA_JOB}",
+        "/_settings/serviceHooks": "Releases",
+    }
+    seen = {path: await person.see(path) for path in pages}
+
+    assert "There is no release yet." in empty
+    assert [path for path, says in pages.items() if says not in seen[path]] == []
+    assert "&#34;passed&#34;: true" in seen[progress]
+
+
+async def test_people_decide_on_the_page_under_the_same_rules(site: Site, person: Person) -> None:
+    release = await site.released()
+    approval = (await site.waiting(release))["id"]
+    prod = site.stage(release)["id"]
+
+    refused, why = await person.post("approval", ALAN, approval=approval, status="approved")
+    handed, _ = await person.post("approval", GRACE, approval=approval, status="reassigned", approver=RADIA.oid, comment="Yours.")
+    approved, _ = await person.post("approval", RADIA, approval=approval, status="approved", comment="Better by 6 %.")
+    await site.became(release, "succeeded")
+    again, _ = await person.post("deploy", ADA, release=release, stage=prod)
+    await site.waiting(release)
+    canceled, _ = await person.post("cancel", ADA, release=release, stage=prod)
+    await site.became(release, "canceled")
+    abandoned, page = await person.post("abandon", ADA, release=release)
+    nothing = [await person.post(path, ADA, release=99, stage=9, approval=99) for path in ("approval", "deploy", "cancel", "abandon")]
+    nowhere, _ = await person.post("deploy", ADA, release=release, stage=99)
+
+    assert (refused, "VS402904" in why) == (403, True)
+    assert (handed, approved, again, canceled, abandoned) == (200,) * 5
+    assert ([status for status, _ in nothing], nowhere) == ([404] * 4, 404)
+    assert "Abandoned" in page
+    assert "Handed over by Grace Hopper" in page
+    assert "Better by 6 %." in page
+
+
+async def test_a_page_keeps_itself_fresh_while_a_release_goes_on(site: Site) -> None:
+    release = await site.released()
+    await site.waiting(release)
+    url = f"{site.world.page_url}/dev.azure.com/contoso/ml-delivery/_releaseProgress?_a=release-pipeline-progress&releaseId={release}"
+
+    async with browsing(url) as page:
+        await page.select_option("#person", KATHERINE.oid)
+        await page.wait_for_selector("text=as Katherine Johnson")
+        await page.fill("textarea", "Looks good.")
+        await page.click("button[value=approved]")
+        await page.wait_for_selector("text=Katherine Johnson approved")
+        await page.wait_for_selector(".stage.succeeded:has-text('Prod')")
+        shown = await page.inner_text("#stages")
+
+    assert shown.count("Succeeded") == 2
+    assert shown.count("Redeploy") == 2
