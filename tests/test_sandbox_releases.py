@@ -23,11 +23,12 @@ from sandbox.azure_devops.approvals import Denied
 from sandbox.azure_devops.plan import Plan, PlanJob, PlanStage, PlanStep, Result
 from sandbox.azure_devops.release_definitions import BadDefinition, Trigger, read
 from sandbox.azure_devops.server import AzureDevOps
+from sandbox.azure_ml.server import AzureML
 from sandbox.names import ADA, AGENT, ALAN, BOT, GRACE, KATHERINE, LINUS, PROJECT_ID, RADIA, RELEASE_MANAGERS, Character
 from sandbox.tokens import AZURE_DEVOPS
 from sandbox.world import World
 from tests.browser import browsing
-from tests.sandboxes import ROOT, proxy, trust
+from tests.sandboxes import ROOT, proxy, sandbox, the, trust
 
 pytestmark = pytest.mark.world
 
@@ -1031,3 +1032,20 @@ async def test_a_page_keeps_itself_fresh_while_a_release_goes_on(site: Site) -> 
 
     assert shown.count("Succeeded") == 2
     assert shown.count("Redeploy") == 2
+
+
+@pytest.mark.timeout(300)
+async def test_a_trained_model_reaches_qa_by_a_release(tmp_path: Path) -> None:
+    """All of it for real: the repository's pipeline with `cd=release`, its release, and Azure ML."""
+    async with sandbox(tmp_path / "world", AzureDevOps, AzureML) as world:
+        azure = the(world, AzureDevOps)
+        run = await azure.queue(ADA, {"cd": "release"})
+        await azure.wait_for(lambda: bool(azure.run(run)["status"] == "completed"), 200)
+        await azure.wait_for(lambda: any(one["preDeployApprovals"] for one in azure.release(1)["environments"][1:]), 80)
+        (record,) = azure.project.releases.store.releases
+
+    assert [stage.status for stage in record.stages] == ["succeeded", "inProgress"]
+    (deployment,) = record.stages[0].deployments
+    (attached,) = deployment.attachments
+    result = json.loads(attached.text)
+    assert (attached.name, result["environment"], result["passed"], result["checked"]) == ("qa.json", "qa", True, 5)

@@ -67,8 +67,8 @@ class ReleaseRest:
         attempt = stage + "/attempts/{attemptId}/plan/{planId}"
         definition = "{project}/_apis/{area}/{resource}/{definitionId}"
         return [
-            self._route("b47c6458-e73b-47cb-a770-4df1e8813a91", "approvals", top, 3, _MANAGE, GET=self._approvals),
-            self._route(
+            _route("b47c6458-e73b-47cb-a770-4df1e8813a91", "approvals", top, 3, _MANAGE, GET=self._approvals),
+            _route(
                 "9328e074-59fb-465a-89d9-b09c82ee5109",
                 "approvals",
                 top + "/{approvalId}",
@@ -77,7 +77,7 @@ class ReleaseRest:
                 GET=self._one_approval,
                 PATCH=self._decide,
             ),
-            self._route(
+            _route(
                 "a166fde7-27ad-408e-ba75-703c2cc9d500",
                 "releases",
                 top + "/{releaseId}",
@@ -87,7 +87,7 @@ class ReleaseRest:
                 POST=self._create,
                 PATCH=self._update,
             ),
-            self._route(
+            _route(
                 "a7e426b1-03dc-48af-9dfe-c98bac612dcb",
                 "environments",
                 releases + "/{resource}/{environmentId}",
@@ -96,8 +96,8 @@ class ReleaseRest:
                 GET=self._stage_of,
                 PATCH=self._update_stage,
             ),
-            self._route("b005ef73-cddc-448e-9ba2-5193bf36b19f", "deployments", top, 2, _DEPLOY, GET=self._deployments),
-            self._route(
+            _route("b005ef73-cddc-448e-9ba2-5193bf36b19f", "deployments", top, 2, _DEPLOY, GET=self._deployments),
+            _route(
                 "d8f96f24-8ea7-4cb6-baab-2df8fc515665",
                 "definitions",
                 definition,
@@ -107,7 +107,7 @@ class ReleaseRest:
                 POST=self._define,
                 PUT=self._redefine,
             ),
-            self._route(
+            _route(
                 "258b82e0-9d41-43f3-86d6-fef14ddd44bc",
                 "revisions",
                 "{project}/_apis/{area}/definitions/{definitionId}/{resource}/{revision}",
@@ -115,10 +115,10 @@ class ReleaseRest:
                 _MANAGE,
                 GET=self._revisions,
             ),
-            self._route(
+            _route(
                 "a4d06688-0dfa-4895-82a5-f43ec9452306", "attachments", attempt + "/{resource}/{type}", 1, _DEPLOY, GET=self._attachments
             ),
-            self._route(
+            _route(
                 "60b86efb-7b8c-4853-8f9f-aa142b77b479",
                 "attachments",
                 attempt + "/timelines/{timelineId}/records/{recordId}/{resource}/{type}/{name}",
@@ -126,8 +126,8 @@ class ReleaseRest:
                 _DEPLOY,
                 GET=self._attachment,
             ),
-            self._route("c37fbab5-214b-48e4-a55b-cb6b4f6e4038", "logs", releases + "/{resource}", 2, _DEPLOY, GET=self._logs),
-            self._route(
+            _route("c37fbab5-214b-48e4-a55b-cb6b4f6e4038", "logs", releases + "/{resource}", 2, _DEPLOY, GET=self._logs),
+            _route(
                 "17c91af7-09fd-4256-bff1-c24ee4f73bc0",
                 "logs",
                 stage + "/deployPhases/{releaseDeployPhaseId}/tasks/{taskId}/{resource}",
@@ -136,9 +136,9 @@ class ReleaseRest:
                 GET=self._task_log,
             ),
             # Neither folders nor gates nor manual interventions are here to be changed.
-            self._route("f7ddf76d-ce0c-4d68-94ff-becaec5d9dea", "folders", top + "/{*path}", 2, _MANAGE, GET=self._folders),
-            self._route("2666a539-2001-4f80-bcc7-0379956749d4", "gates", top + "/{gateStepId}", 1, _MANAGE),
-            self._route(
+            _route("f7ddf76d-ce0c-4d68-94ff-becaec5d9dea", "folders", top + "/{*path}", 2, _MANAGE, GET=self._folders),
+            _route("2666a539-2001-4f80-bcc7-0379956749d4", "gates", top + "/{gateStepId}", 1, _MANAGE),
+            _route(
                 "616c46e4-f370-4456-adaa-fbaf79c7b79e",
                 "manualinterventions",
                 releases + "/{resource}/{manualInterventionId}",
@@ -147,9 +147,6 @@ class ReleaseRest:
                 GET=self._interventions,
             ),
         ]
-
-    def _route(self, key: str, name: str, template: str, version: int, scopes: Scopes, **methods: Handler) -> Location:
-        return route(key, f"Release/{name}", template, version, scopes, **{method: _allowed(of) for method, of in methods.items()})
 
     async def _approvals(self, call: Call) -> web.Response:
         """Those of groups are left out unless they are asked for; with an assignee, those of the assignee's groups."""
@@ -420,6 +417,10 @@ class ReleaseRest:
         if found is None:
             raise ApiError(404, "ReleaseDefinitionNotFoundException", f"The release definition with ID {number} does not exist.")
         return found
+
+
+def _route(key: str, name: str, template: str, version: int, scopes: Scopes, **methods: Handler) -> Location:
+    return route(key, f"Release/{name}", template, version, scopes, **{method: _allowed(of) for method, of in methods.items()})
 
 
 def _allowed(handler: Handler) -> Handler:

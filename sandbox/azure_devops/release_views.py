@@ -96,7 +96,7 @@ def release(record: Release, releases: ReleaseStore, builds: Store) -> Json:
             "description": record.description,
             "reason": record.reason,
             "releaseNameFormat": record.blueprint.release_name,
-            "keepForever": record.keep_forever,
+            "keepForever": False,
             "definitionSnapshotRevision": 1,
             "logsContainerUrl": f"{release_url(record)}/logs",
             "url": release_url(record),

@@ -164,7 +164,6 @@ class Release:
     status: str = "active"  # active | abandoned
     description: str = ""
     comment: str = ""
-    keep_forever: bool = False
     logs: int = 0
 
     @property
