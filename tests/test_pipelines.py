@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from sandbox.azure_devops import tasks
 from sandbox.azure_devops.compiler import compile as compile_pipeline
 from sandbox.azure_devops.expressions import Ran, Scope, evaluate, truth
-from sandbox.azure_devops.plan import BadPipeline, Plan, PlanStage, PlanStep, Result
+from sandbox.azure_devops.plan import BadPipeline, Plan, PlanJob, PlanStage, PlanStep, Result
+from sandbox.azure_devops.release_definitions import read
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
@@ -46,6 +48,32 @@ def test_a_promotion_leaves_out_training_and_registering() -> None:
     plan = pipeline(action="promote", version="3")
 
     assert [stage.name for stage in plan.stages] == SEVEN
+
+
+@pytest.mark.parametrize(("action", "all_of_them"), [("train", NINE), ("promote", SEVEN)])
+def test_with_a_release_the_run_ends_with_publish_and_its_tag(action: str, all_of_them: list[str]) -> None:
+    plan = pipeline(action=action, cd="release")
+
+    assert [stage.name for stage in plan.stages] == [name for name in all_of_them if name not in {"qa", "prod"}]
+    scripts = [step.inputs.get("script") for stage, step in steps(plan) if stage.name == "publish"]
+    assert scripts[-1] == 'echo "##vso[build.addbuildtag]release"'
+    assert not [step for _, step in steps(pipeline(action=action)) if "addbuildtag" in step.inputs.get("script", "")]
+
+
+def test_the_release_deploys_as_the_stages_do() -> None:
+    document = json.loads((ROOT / "deploy" / "pipelines" / "deploy-webservice.json").read_text(encoding="utf-8"))
+    released, staged = read(document).stages, [stage for stage in pipeline().stages if stage.name in {"qa", "prod"}]
+
+    def calls(job: PlanJob) -> list[tuple[str, list[str]]]:
+        scripts = [step.inputs.get("inlineScript", step.inputs.get("script", "")) for step in job.steps]
+        return [
+            (found[1], re.findall(r"--[\w-]+", found[0])) for script in scripts for found in re.finditer(r"-m deploy\.ml\.(\w+).*", script)
+        ]
+
+    assert [(one.name, one.job.title) for one in released] == [(one.title, one.jobs[0].title) for one in staged]
+    assert [one.job.timeout_minutes for one in released] == [one.jobs[0].timeout_minutes for one in staged]
+    assert [calls(one.job) for one in released] == [calls(one.jobs[0]) for one in staged]
+    assert [dict(read(document).variables)] == [{"serviceConnection": "azure-ml-delivery"}]
 
 
 def test_the_parameters_are_those_of_the_readme() -> None:

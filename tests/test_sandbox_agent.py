@@ -64,8 +64,8 @@ class Log:
     def tests(self, file: Path, title: str) -> None:
         self.test_runs.append((file.name, title))
 
-    def attachment(self, name: str, file: Path) -> None:
-        self.rest.append((name, file.read_text()))
+    def attachment(self, kind: str, name: str, file: Path) -> None:
+        self.rest.append((f"{kind} {name}", file.read_text()))
 
     def build_number(self, number: str) -> None:
         self.rest.append(("number", number))
@@ -230,6 +230,7 @@ async def test_logging_commands_reach_the_watch(space: Space, log: Log) -> None:
         echo '##vso[build.addbuildtag]champion'
         echo '# Well done' > summary.md
         echo "##vso[task.uploadsummary]$PWD/summary.md"
+        echo "##vso[task.addattachment type=smoke-test;name=qa.json]$PWD/summary.md"
         echo "##vso[artifact.upload artifactname=words]$PWD/summary.md"
         echo '##vso[task.setprogress value=50]half'
         echo '##vso[magic.trick]x'
@@ -238,10 +239,35 @@ async def test_logging_commands_reach_the_watch(space: Space, log: Log) -> None:
 
     await run_job(job(bash(script)), space, log)
 
-    assert log.rest == [("number", "7.1"), ("tag", "champion"), ("summary", "# Well done\n")]
+    text = "# Well done\n"
+    attached = [("Distributedtask.Core.Summary summary", text), ("smoke-test qa.json", text)]
+    assert log.rest == [("number", "7.1"), ("tag", "champion"), *attached]
     assert log.artifacts == [("words", "Container")]
     assert log.issues == [(0, "warning", "careful"), (0, "warning", "##vso[magic.trick] is not a recognized command for this agent.")]
     assert log.lines[-2] == "##[group]Details"
+
+
+async def test_an_attachment_has_a_type_a_name_and_a_file(space: Space, log: Log) -> None:
+    steps = bash("echo '##vso[task.addattachment type=smoke-test]qa.json'"), bash("echo '##vso[task.uploadsummary]nowhere.md'")
+
+    await run_job(job(*steps), space, log)
+
+    assert log.rest == []
+    assert log.issues == [
+        (0, "error", "Cannot add task attachment, attachment type or attachment name is not provided."),
+        (1, "warning", "Cannot upload task attachment file, attachment file location does not exist: nowhere.md"),
+    ]
+
+
+async def test_a_release_publishes_nothing_into_the_build_it_deploys(space: Space, log: Log) -> None:
+    scope = Scope({"System.HostType": "release"})
+
+    outcome = await run_job(
+        job(bash('touch x && echo "##vso[artifact.upload artifactname=words]$PWD/x"')), replace(space, scope=scope), log
+    )
+
+    assert (outcome.result, log.artifacts) == (Result.FAILED, [])
+    assert log.issues == [(0, "error", "Uploading server artifacts is not supported in release.")]
 
 
 @pytest.mark.parametrize(("said", "result"), [("Failed", Result.FAILED), ("SucceededWithIssues", Result.SUCCEEDED_WITH_ISSUES)])

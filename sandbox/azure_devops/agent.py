@@ -27,6 +27,7 @@ _AGENT = "Callboard sandbox 1"
 _LAST_WORDS = 2.0  # seconds to go on reading when a process has ended and a child of it holds its output open
 _AFTER_CANCEL = 300.0  # seconds that `always()` steps of a canceled job get (cancelTimeoutInMinutes: 5)
 _LONGEST_LINE = 1 << 20
+SUMMARY = "Distributedtask.Core.Summary"  # the kind of attachment that pages show
 _NOT_EXPORTED = re.compile(r"[=\0]")  # what no name in an environment may hold
 
 
@@ -96,8 +97,8 @@ class Watch(Protocol):
         """A JUnit XML file is published as a test run of that title (may be empty)."""
         ...
 
-    def attachment(self, name: str, file: Path) -> None:
-        """A Markdown file is added to the run's summary."""
+    def attachment(self, kind: str, name: str, file: Path) -> None:
+        """A file is attached to the job's record; one of the kind `SUMMARY` is Markdown for the run's summary."""
         ...
 
     def build_number(self, number: str) -> None:
@@ -399,7 +400,9 @@ class _Work:
             case "task.setsecret":
                 self.desk.masked.add(command.value)
             case "task.uploadsummary":
-                self._attach(Path(value))
+                self._attach(SUMMARY, Path(value).stem, Path(value))
+            case "task.addattachment":
+                self._attach(command.properties.get("type", ""), command.properties.get("name", ""), Path(value))
             case "artifact.upload":
                 await self._upload(command)
             case "build.updatebuildnumber":
@@ -437,11 +440,13 @@ class _Work:
             case _:
                 pass
 
-    def _attach(self, file: Path) -> None:
-        if file.is_file():
-            self.desk.watch.attachment(file.stem, file)
+    def _attach(self, kind: str, name: str, file: Path) -> None:
+        if not kind or not name:
+            self.fail("Cannot add task attachment, attachment type or attachment name is not provided.")
+        elif file.is_file():
+            self.desk.watch.attachment(kind, name, file)
         else:
-            self.warn(f"Cannot upload summary file, summary file location does not exist: {file}")
+            self.warn(f"Cannot upload task attachment file, attachment file location does not exist: {file}")
 
     async def _upload(self, command: commands.Command) -> None:
         source = Path(command.value.strip())

@@ -74,6 +74,8 @@ class Event:
     attempt: int = 1
     job: str = ""
     approval: str = ""
+    release: int = 0
+    place: int = 0  # a stage of the release
 
     def interests(self, publisher_inputs: Mapping[str, str]) -> bool:
         """Whether the inputs of a subscription let the event pass; an empty input lets anything pass."""

@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from sandbox.azure_devops import views
+from sandbox.azure_devops import release_events, views
 from sandbox.azure_devops.changes import Changes
 from sandbox.azure_devops.events import COMMON_INPUTS, KINDS, Event, render, trim
 from sandbox.azure_devops.records import Shelf, Store, new_id, now
+from sandbox.azure_devops.releases import ReleaseStore
 from sandbox.azure_devops.views import Json, present, when
 from sandbox.faults import Faults
 from sandbox.names import PROJECT_ID
@@ -90,11 +91,14 @@ class Hooks:
     `pace` shortens the waits of retries and probation, `latency` the time until an event leaves: 1 is the service's own.
     """
 
-    def __init__(self, store: Store, faults: Faults, changes: Changes, *, pace: float = 0.5, latency: float = 0.05) -> None:
+    def __init__(
+        self, store: Store, releases: ReleaseStore, faults: Faults, changes: Changes, *, pace: float = 0.5, latency: float = 0.05
+    ) -> None:
         self.pace = pace
         self.latency = latency
         self._changes = changes
         self._store = store
+        self._releases = releases
         self._faults = faults
         self._subscriptions = Shelf(store.state.table("ado.subscriptions"), Subscription)
         self._notifications = Shelf(store.state.table("ado.notifications"), Notification)
@@ -275,9 +279,9 @@ class Hooks:
     async def _attempt(self, subscription: Subscription, notification: Notification) -> int | None:
         """One request; the receiver's status, or None where nobody answered (which counts as transient)."""
         assert self._session is not None
-        rendered = render(notification.event, subscription.version, self._store)
+        rendered = self._rendered(notification.event, subscription)
         if rendered is None:
-            return 200  # the run is gone: there is nothing left to tell
+            return 200  # the run or release is gone: there is nothing left to tell
         consumer = subscription.consumer
         document = {"subscriptionId": subscription.id, "notificationId": notification.id} | trim(
             rendered,
@@ -313,6 +317,11 @@ class Hooks:
             return None
         finally:
             notification.duration = asyncio.get_running_loop().time() - before
+
+    def _rendered(self, event: Event, subscription: Subscription) -> Json | None:
+        if subscription.publisher == "rm":
+            return release_events.render(event, subscription.version, self._releases, self._store)
+        return render(event, subscription.version, self._store)
 
     def _recovered(self, id: str) -> None:
         subscription = self._subscriptions.get(id)

@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from xml.etree.ElementTree import ParseError
 
 from sandbox.azure_devops import approvals, events, junit, views
-from sandbox.azure_devops.agent import JobOutcome, Space, Watch
+from sandbox.azure_devops.agent import SUMMARY, JobOutcome, Space, Watch
 from sandbox.azure_devops.approvals import Answer, Denied
 from sandbox.azure_devops.changes import Changes
 from sandbox.azure_devops.expressions import BadExpression, Ran, Scope, evaluate, expand_macros, truth
@@ -31,13 +31,13 @@ from sandbox.azure_devops.records import (
     Job,
     Run,
     Stage,
-    Step,
     Store,
     TestRun,
     job_of,
     now,
     planned,
 )
+from sandbox.azure_devops.watch import RESULTS, JobWatch, end_step
 from sandbox.names import COLLECTION_ID, PROJECT, PROJECT_ID, REPOSITORY_ID, Character
 
 log = logging.getLogger("sandbox.azure_devops")
@@ -51,14 +51,7 @@ LOST_AGENT = (
 # The service tells of runs and stages about a second after they moved, of builds about six.
 SOON, LATER = 1.0, 6.0
 
-_RESULTS = {
-    Result.SUCCEEDED: "succeeded",
-    Result.SUCCEEDED_WITH_ISSUES: "succeededWithIssues",
-    Result.SKIPPED: "skipped",
-    Result.FAILED: "failed",
-    Result.CANCELED: "canceled",
-}
-_SEEN = {word: result for result, word in _RESULTS.items()} | {"rejected": Result.FAILED}
+_SEEN = {word: result for result, word in RESULTS.items()} | {"rejected": Result.FAILED}
 _GOOD = frozenset({"succeeded", "succeededWithIssues"})
 
 NodeT = TypeVar("NodeT", Stage, Job)
@@ -77,6 +70,10 @@ class Places:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def folder(self, run: int) -> Path:
+        """Everything of a run."""
+        return self._folder / str(run)
 
     def log(self, run: int, number: int) -> Path:
         """A log's file."""
@@ -110,6 +107,7 @@ class Orchestrator:
         repository: Path,
         environment: Callable[[], Mapping[str, str]],
         access_token: Callable[[], str],
+        completed: Callable[[Run], None],
     ) -> None:
         self._changes = changes
         self._store = store
@@ -119,7 +117,8 @@ class Orchestrator:
         self._repository = repository
         self._environment = environment
         self._access_token = access_token
-        self._agents = asyncio.Semaphore(AGENTS)
+        self._completed = completed
+        self.agents = asyncio.Semaphore(AGENTS)
         self._conductors: dict[int, asyncio.Task[None]] = {}
         self._watches: dict[str, _Watch] = {}
 
@@ -255,6 +254,7 @@ class Orchestrator:
         pipeline = self._store.pipelines.get(run.pipeline)
         self._hooks.happened(events.run_moved(run, now()), delay=SOON)
         self._hooks.happened(events.build_completed(run, pipeline.name if pipeline else "", now()), delay=LATER)
+        self._completed(run)
 
     async def _stage(self, run: Run, stage: Stage) -> None:
         plan = planned(run.plan, stage.name)
@@ -336,7 +336,7 @@ class Orchestrator:
             return
         job.queued = job.queued or now()
         self._job_moved(run, stage, job)
-        async with self._agents:
+        async with self.agents:
             if stage.canceling and not self._holds(plan.condition, _canceled(scope), job):
                 self._end_job(run, stage, job, "canceled")
                 return
@@ -366,7 +366,7 @@ class Orchestrator:
             watch.open(0, f"Job started on agent {WORKER}.\nBuild directory: {space.folder.name}\nCommit: {run.commit}")
             outcome = await self._run_job(plan, space, watch)
             job.outputs = dict(outcome.outputs)
-            result = _RESULTS[outcome.result]
+            result = RESULTS[outcome.result]
         except Exception as trouble:
             # A broken agent fails its job, never the sandbox.
             log.exception("the agent broke in job %s of run %s", job.name, run.id)
@@ -403,7 +403,7 @@ class Orchestrator:
     def _end_job(self, run: Run, stage: Stage, job: Job, result: str) -> None:
         job.state, job.result, job.finished = "completed", result, now()
         for step in job.steps:
-            _end_step(step, "skipped" if step.state == "pending" else "canceled")
+            end_step(step, "skipped" if step.state == "pending" else "canceled")
         self._job_moved(run, stage, job)
 
     def _cancel_stage(self, run: Run, stage: Stage) -> None:
@@ -427,7 +427,7 @@ class Orchestrator:
                     job.issues.append(Issue("error", LOST_AGENT.format(agent=WORKER)))
                     job.state, job.result, job.finished = "completed", "canceled" if stage.canceling else "failed", now()
                     for step in job.steps:
-                        _end_step(step, "skipped" if step.state == "pending" else "canceled")
+                        end_step(step, "skipped" if step.state == "pending" else "canceled")
                     self._job_moved(run, stage, job)
         for deployment in self._store.deployments:
             if deployment.run == run.id and deployment.result is None:
@@ -521,61 +521,15 @@ class Orchestrator:
         return None
 
 
-class _Watch:
-    """Writes down what the agent reports of one job. Step 0 of the record is "Initialize job", so the agent's steps come one later."""
+class _Watch(JobWatch):
+    """Writes down what the agent reports of one job of a run."""
 
     def __init__(self, orchestrator: Orchestrator, run: Run, stage: Stage, job: Job) -> None:
+        super().__init__(job, open_log=lambda: orchestrator.log_file(run), changed=lambda: orchestrator.changed(run))
         self._to = orchestrator
         self._run = run
         self._stage = stage
         self._job = job
-        self._file: Path | None = None
-        self._canceled = asyncio.Event()
-
-    @property
-    def canceled(self) -> asyncio.Event:
-        """Set to cancel the job."""
-        return self._canceled
-
-    def open(self, index: int, text: str) -> None:
-        """Write the whole log of a step of our own."""
-        step = self._job.steps[index]
-        self._begin(step)
-        stamp = now().strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
-        for line in (f"##[section]Starting: {step.title}", *text.splitlines(), f"##[section]Finishing: {step.title}"):
-            self.write(f"{stamp} {line}")
-        self.close()
-        _end_step(step, "succeeded")
-        self._to.changed(self._run)
-
-    def write(self, text: str) -> None:
-        """One line of the log that is open."""
-        if self._file is not None:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
-
-    def close(self) -> None:
-        """No step writes any more."""
-        self._file = None
-
-    def step_started(self, step: int) -> None:
-        """See Watch."""
-        self._begin(self._job.steps[step + 1])
-        self._to.changed(self._run)
-
-    def step_finished(self, step: int, result: Result) -> None:
-        """See Watch."""
-        self.close()
-        _end_step(self._job.steps[step + 1], _RESULTS[result])
-        self._to.changed(self._run)
-
-    def line(self, step: int, text: str) -> None:
-        """See Watch."""
-        self.write(text)
-
-    def issue(self, step: int, kind: Literal["error", "warning"], message: str) -> None:
-        """See Watch."""
-        self._job.steps[step + 1].issues.append(Issue(kind, message))
 
     def artifact(self, name: str, folder: Path, kind: str) -> None:
         """See Watch."""
@@ -587,9 +541,10 @@ class _Watch:
         if wrong:
             self.write(f"{now():%Y-%m-%dT%H:%M:%S.%f}0Z ##[warning]{wrong}")
 
-    def attachment(self, name: str, file: Path) -> None:
+    def attachment(self, kind: str, name: str, file: Path) -> None:
         """See Watch."""
-        self._run.attachments[name] = file.read_text(errors="replace")
+        if kind == SUMMARY:
+            self._run.attachments[name] = file.read_text(errors="replace")
 
     def build_number(self, number: str) -> None:
         """See Watch."""
@@ -600,10 +555,6 @@ class _Watch:
         """See Watch."""
         if tag not in self._run.tags:
             self._run.tags.append(tag)
-
-    def _begin(self, step: Step) -> None:
-        step.state, step.started = "inProgress", now()
-        step.log, self._file = self._to.log_file(self._run)
 
 
 def predefined(run: Run, pipeline: str) -> dict[str, str]:
@@ -642,14 +593,6 @@ def predefined(run: Run, pipeline: str) -> dict[str, str]:
         "System.DefinitionName": pipeline,
         "System.HostType": "build",
     }
-
-
-def _end_step(step: Step, result: str) -> None:
-    if step.state == "completed":
-        return
-    if step.state == "inProgress":
-        step.finished = now()
-    step.state, step.result = "completed", result
 
 
 def _again(run: Run, stage: Stage, *, everything: bool) -> None:

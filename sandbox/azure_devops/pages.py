@@ -21,11 +21,14 @@ from sandbox.azure_devops import candidates, show, views
 from sandbox.azure_devops.approvals import Answer, Denied, refusal
 from sandbox.azure_devops.candidates import BadSettings
 from sandbox.azure_devops.hooks import MASK, Subscription
+from sandbox.azure_devops.orchestrator import Places
+from sandbox.azure_devops.packing import packed
 from sandbox.azure_devops.plan import BadPipeline
 from sandbox.azure_devops.project import Project
 from sandbox.azure_devops.records import Job, Run, Stage, Step, now
+from sandbox.azure_devops.release_pages import ReleasePages
 from sandbox.azure_devops.repository import MAIN, NoSuchThing
-from sandbox.azure_devops.rest import files_of, packed
+from sandbox.azure_devops.rest import files_of
 from sandbox.names import ADA, ORGANIZATION, PROJECT, PROJECT_ID, Character
 
 PREFIX = "/dev.azure.com"
@@ -64,6 +67,7 @@ class Pages:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._store = project.store
+        self._releases = ReleasePages(project, self._page, self._stamp, _me, HOME)
         self._templates = Templates(
             loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -107,6 +111,8 @@ class Pages:
             ("/_version", self._version),
         ):
             app.router.add_get(project + path, handler)
+        for page in self._releases.routes():
+            app.router.add_route(page.method, project + page.path, page.handler)
         for path, handler in (
             ("/_person", self._become),
             ("/_build/run", self._run),
@@ -151,10 +157,12 @@ class Pages:
 
     async def _version(self, request: web.Request) -> web.Response:
         """A text that changes whenever the page that asks should be fetched again."""
+        if release := _number(request, "release"):
+            return web.Response(text=self._stamp(release, _number(request, "log"), self._project.releases.places))
         return web.Response(text=self._stamp(_number(request, "run"), _number(request, "log")))
 
-    def _stamp(self, run: int = 0, log: int = 0) -> str:
-        file = self._project.places.log(run, log)
+    def _stamp(self, run: int = 0, log: int = 0, places: Places | None = None) -> str:
+        file = (places or self._project.places).log(run, log)
         size = file.stat().st_size if log and file.exists() else 0
         return f"{self._project.changes.version}.{size}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import tempfile
 from collections.abc import Callable, Collection, Mapping
@@ -15,6 +16,8 @@ from sandbox.azure_devops.hooks import Hooks
 from sandbox.azure_devops.orchestrator import Orchestrator, Places, RunJob, predefined
 from sandbox.azure_devops.plan import BadPipeline, Plan
 from sandbox.azure_devops.records import Approval, Check, Environment, Pipeline, Run, Stage, Store, now, stages_of
+from sandbox.azure_devops.release_engine import ReleaseEngine
+from sandbox.azure_devops.releases import ReleaseStore
 from sandbox.azure_devops.repository import MAIN, Repository
 from sandbox.azure_devops.views import MEMBERS, SERVICE
 from sandbox.names import (
@@ -32,9 +35,11 @@ from sandbox.names import (
     WORKSPACE,
     Character,
 )
+from sandbox.tokens import AZURE_DEVOPS
 from sandbox.world import World
 
 FILE = "deploy/pipelines/azure-pipelines.yml"
+RELEASE_FILE = "deploy/pipelines/deploy-webservice.json"
 INSTRUCTIONS = "Compare the candidate with the champion, look at QA's smoke test, then decide. Reject with a reason."
 MONTH = 43200  # minutes: the longest that an approval may wait
 
@@ -52,7 +57,8 @@ class Project:
         folder = world.folder / "azure-devops"
         self.store = Store(world.state)
         self.changes = Changes()
-        self.hooks = Hooks(self.store, world.faults, self.changes)
+        releases = ReleaseStore(world.state)
+        self.hooks = Hooks(self.store, releases, world.faults, self.changes)
         self.places = Places(folder / "runs")
         self.repository = Repository(folder / "repository.git", world.root)
         self.orchestrator = Orchestrator(
@@ -63,20 +69,37 @@ class Project:
             run_job=run_job,
             repository=self.repository.folder,
             environment=lambda: world.outside(AGENT),
-            access_token=lambda: world.tokens.issue(AGENT, "499b84ac-1321-427f-aa17-267ca6975798"),
+            access_token=lambda: world.tokens.issue(AGENT, AZURE_DEVOPS),
+            completed=self._completed,
+        )
+        self.releases = ReleaseEngine(
+            releases,
+            self.store,
+            self.hooks,
+            Places(folder / "releases"),
+            self.places,
+            changes=self.changes,
+            run_job=run_job,
+            agents=self.orchestrator.agents,
+            repository=self.repository.folder,
+            environment=lambda: world.outside(AGENT),
+            access_token=lambda: world.tokens.issue(AGENT, AZURE_DEVOPS),
         )
         self._compile = compile
         self._queueing = asyncio.Lock()
         self._seed()
+        self._seed_release(world.root / RELEASE_FILE)
 
     async def start(self) -> None:
         """Seed the repository, deliver what is queued, conduct what is under way."""
         await asyncio.to_thread(self.repository.seed)
         await self.hooks.start()
+        await self.releases.start()
         await self.orchestrator.start()
 
     async def stop(self) -> None:
         """Stop every task."""
+        await self.releases.stop()
         await self.orchestrator.stop()
         await self.hooks.stop()
 
@@ -159,6 +182,9 @@ class Project:
     def administer(self, who: Character) -> None:
         """Whether the person may edit subscriptions, checks and the permissions of environments. Raises Denied."""
         _allow(who, ADMINISTER, "Edit subscriptions", "")
+
+    def _completed(self, run: Run) -> None:
+        self.releases.build_completed(run)
 
     def _plan(self, pipeline: Pipeline, version: str, parameters: Mapping[str, str], variables: Mapping[str, str]) -> Plan:
         with tempfile.TemporaryDirectory() as folder:
@@ -247,6 +273,11 @@ class Project:
             modified_by=GRACE.oid,
         )
         self.store.checks.keep(number, check)
+
+    def _seed_release(self, file: Path) -> None:
+        """The release definition that the repository has for import, as somebody imported it once."""
+        if file.is_file() and not len(self.releases.store.definitions):
+            self.releases.define(json.loads(file.read_text(encoding="utf-8")), GRACE)
 
 
 def _allow(who: Character, allowed: frozenset[str], permission: str, where: str) -> None:

@@ -6,10 +6,8 @@ https://learn.microsoft.com/rest/api/azure/devops/
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +15,14 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from sandbox.azure_devops import events, hooks, views
+from sandbox.azure_devops import events, hooks, release_events, views
 from sandbox.azure_devops.approvals import Answer, Denied
 from sandbox.azure_devops.hooks import BadSubscription, Notification, Subscription
+from sandbox.azure_devops.packing import packed
 from sandbox.azure_devops.plan import BadPipeline
 from sandbox.azure_devops.project import MONTH, Project
 from sandbox.azure_devops.records import Approval, Check, Environment, Pipeline, Run, TestRun, now
+from sandbox.azure_devops.release_rest import ReleaseRest
 from sandbox.azure_devops.repository import MAIN, NoSuchThing
 from sandbox.azure_devops.views import Json, collection
 from sandbox.azure_devops.wire import ApiError, Call, Location, Scopes, ok, route
@@ -38,7 +38,6 @@ _BUILD = Scopes(("vso.build",), ("vso.build_execute",))
 _APPROVE = Scopes(("vso.build", "vso.pipelineresources_use"), ("vso.build_execute", "vso.pipelineresources_use"))
 _CODE = Scopes(("vso.code",), ("vso.code_write",))
 _ENVIRONMENT = Scopes(("vso.environment_manage",), ("vso.environment_manage",))
-_RELEASE = Scopes(("vso.release",), ("vso.release_manage",))
 _TEST = Scopes(("vso.test",), ("vso.test_write",))
 
 # Every area a client of the SDK may ask for: one that is missing would send it to another host.
@@ -67,12 +66,13 @@ class Rest:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._store = project.store
+        self._releases = ReleaseRest(project)
 
     def locations(self, host: str) -> list[Location]:
         """The route table of a host."""
         shared = [*self._about_the_organization(), *self._about_hooks()]
         if host == VSRM:
-            return [*shared, *self._about_releases()]
+            return [*shared, *self._releases.locations()]
         return [*shared, *self._about_runs(), *self._about_approvals(), *self._about_code(), *self._about_tests()]
 
     def _about_the_organization(self) -> list[Location]:
@@ -157,17 +157,6 @@ class Rest:
             route("1139462c-7e27-4524-a997-31b9b73551fe", "hooks/testNotifications", test, 1, POST=self._test_notification),
             route("1e83a210-5b53-43bc-90f0-d476a4e5d731", "hooks/publishers", publisher, 1, GET=self._publishers),
         ]
-
-    def _about_releases(self) -> list[Location]:
-        """There are no classic releases here: their lists are empty, and none is found."""
-        listed = (
-            ("b47c6458-e73b-47cb-a770-4df1e8813a91", "approvals", 3),
-            ("b005ef73-cddc-448e-9ba2-5193bf36b19f", "deployments", 2),
-            ("a166fde7-27ad-408e-ba75-703c2cc9d500", "releases", 8),
-            ("d8f96f24-8ea7-4cb6-baab-2df8fc515665", "definitions", 4),
-        )
-        template = "{project}/_apis/{area}/{resource}"
-        return [route(key, f"Release/{name}", template, version, _RELEASE, GET=_nothing) for key, name, version in listed]
 
     async def _areas(self, call: Call) -> web.Response:
         hosts = {"Release": VSRM}
@@ -576,10 +565,14 @@ class Rest:
         subscription = self._subscription(call, str(body.get("subscriptionId") or ""))
         with _refusals():
             self._project.administer(call.who)
-        newest = max(self._store.runs, key=lambda run: run.id, default=None)
-        if newest is None:
-            raise ApiError(400, "TestNotificationException", "There is no run yet that a test notification could be about.")
-        sent = self._project.hooks.test(subscription, events.Event(subscription.event, newest.id, now(), {}))
+        if subscription.publisher == "rm":
+            about = release_events.sample(subscription.event, self._project.releases.store)
+        else:
+            newest = max(self._store.runs, key=lambda run: run.id, default=None)
+            about = events.Event(subscription.event, newest.id, now(), {}) if newest else None
+        if about is None:
+            raise ApiError(400, "TestNotificationException", "There is nothing yet that a test notification could be about.")
+        sent = self._project.hooks.test(subscription, about)
         return ok(hooks.notification_view(sent, subscription, details=True))
 
     async def _publishers(self, call: Call) -> web.Response:
@@ -658,10 +651,6 @@ def _refusals() -> Iterator[None]:
         raise ApiError(404, "GitObjectNotFoundException", f"TF401175: {missing}") from None
 
 
-async def _nothing(_: Call) -> web.Response:
-    return ok(collection([]))
-
-
 def _host(call: Call) -> str:
     return VSRM if call.request.host.startswith("vsrm.") else DEV
 
@@ -711,7 +700,7 @@ def _filtered(call: Call, runs: Sequence[Run]) -> list[Run]:
     definitions, numbers = call.names("definitions"), call.names("buildids")
     order = call.query.get("queryorder", "finishTimeDescending")
     by, newest_first = order.lower(), not order.lower().endswith("ascending")
-    after, before = _time(call, "mintime"), _time(call, "maxtime")
+    after, before = call.time("mintime"), call.time("maxtime")
     branch, reason = call.query.get("branchname", ""), call.query.get("reasonfilter", "all").lower()
 
     def time(run: Run) -> datetime:
@@ -731,17 +720,6 @@ def _filtered(call: Call, runs: Sequence[Run]) -> list[Run]:
         and (before is None or time(run) <= before)
     ]
     return sorted(chosen, key=lambda run: (time(run), run.id), reverse=newest_first)
-
-
-def _time(call: Call, name: str) -> datetime | None:
-    text = call.query.get(name)
-    if not text:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise ApiError(400, "InvalidArgumentValueException", f"The value of {name} is not a time: {text}") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _waits_for(approval: Approval, people: set[str]) -> bool:
@@ -795,12 +773,3 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def packed(files: Mapping[str, bytes]) -> bytes:
-    """A zip of these files."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()

@@ -8,11 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
-from sandbox.azure_devops import agent, compiler, views
+from sandbox.azure_devops import agent, compiler, release_views, views
 from sandbox.azure_devops.approvals import Answer
 from sandbox.azure_devops.orchestrator import RunJob
 from sandbox.azure_devops.pages import PREFIX, Pages
 from sandbox.azure_devops.project import Compile, Project
+from sandbox.azure_devops.releases import Release
 from sandbox.azure_devops.rest import DEV, VSRM, Rest
 from sandbox.azure_devops.wire import Host
 from sandbox.names import BOT, Character
@@ -85,7 +86,41 @@ class AzureDevOps:
             raise LookupError(f"There is no stage {stage} of a run {run_id}.")
         self.project.retry(run, found, person)
 
+    def releases(self) -> list[Json]:
+        """Every release as the release API shows it, oldest first."""
+        return [self.release(release.id) for release in self.project.releases.store.releases]
+
+    def release(self, id: int) -> Json:
+        """A release as the release API shows it, each of its environments with the approvals of every attempt. Raises LookupError."""
+        return release_views.release(self._release(id), self.project.releases.store, self.project.store)
+
+    def approve_release_as(self, person: Character, approval_id: int, status: str = "approved", comment: str = "") -> Json:
+        """Answer an approval of a release as this person, as on the page; the approval as it is then. Raises Denied, LookupError."""
+        approval = self.project.releases.store.approvals.get(approval_id)
+        if approval is None:
+            raise LookupError(f"There is no approval {approval_id} of a release.")
+        self.project.releases.decide(approval, person, status, comment)
+        return release_views.approval(approval, self.project.releases.store)
+
+    def redeploy_as(self, person: Character, release_id: int, environment: str) -> None:
+        """Deploy a release to the stage of that name (again) as this person, as on the page. Raises Denied, LookupError."""
+        release = self._release(release_id)
+        stage = next((one for one in release.stages if one.name == environment), None)
+        if stage is None:
+            raise LookupError(f"There is no environment {environment} of {release.name}.")
+        self.project.releases.deploy(release, stage, person)
+
+    def abandon_as(self, person: Character, release_id: int) -> None:
+        """Abandon a release as this person, as on the page. Raises Denied, LookupError."""
+        self.project.releases.abandon(self._release(release_id), person)
+
+    def _release(self, id: int) -> Release:
+        release = self.project.releases.store.releases.get(id)
+        if release is None:
+            raise LookupError(f"There is no release {id}.")
+        return release
+
     async def wait_for(self, predicate: Callable[[], bool], seconds: float = 60) -> None:
-        """Return once the predicate holds; it is looked at whenever a run changes. Raises TimeoutError."""
+        """Return once the predicate holds; it is looked at whenever a run or a release changes. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             await self.project.changes.until(predicate)

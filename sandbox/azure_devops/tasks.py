@@ -219,6 +219,8 @@ async def publish_pipeline_artifact(work: Work) -> None:
 
 async def upload(work: Work, source: Path, name: str, kind: ArtifactKind) -> None:
     """Copy a file, or what is in a folder, into an artifact of the run."""
+    if (host := work.variable("System.HostType")) == "release":
+        raise TaskFailed(f"Uploading server artifacts is not supported in {host}.")
     if not name or re.search(r'[\\/:*?"<>|]', name) or name in {".", ".."}:
         raise TaskFailed(f"Artifact name is not valid: {name}. It cannot contain '\\', '/', ':', '*', '?', '\"', '<', '>' or '|'.")
     target = work.artifacts / name

@@ -51,7 +51,9 @@ WEB = f"{BASE}/{PROJECT}"
 
 # Who starts a run on a push: the service itself.
 SERVICE = Character("", "Microsoft.VisualStudio.Services.TFS", "", "00000002-0000-8888-8000-000000000000")
-KNOWN = {who.oid: who for who in (*PEOPLE, BOT, AGENT, SERVICE)}
+# Who makes a release of a build that is tagged for it: the release service itself.
+RELEASE_SERVICE = Character("", "Microsoft.VisualStudio.Services.ReleaseManagement", "", "0000000d-0000-8888-8000-000000000000")
+KNOWN = {who.oid: who for who in (*PEOPLE, BOT, AGENT, SERVICE, RELEASE_SERVICE)}
 # Guests have an account in the tenant and none in the organisation; so has Linus.
 MEMBERS = (*(person for person in PEOPLE if not person.guest and person is not LINUS), BOT, AGENT)
 
@@ -82,7 +84,7 @@ def present(document: Json) -> Json:
 def identity(id: str) -> Json:
     """An IdentityRef; a service identity has no mail address, so its unique name is its id."""
     who = KNOWN[id]
-    kind = "aadsp" if who in (BOT, AGENT) else "s2s" if who is SERVICE else "aad"
+    kind = "aadsp" if who in (BOT, AGENT) else "s2s" if who in (SERVICE, RELEASE_SERVICE) else "aad"
     descriptor = f"{kind}.{base64.urlsafe_b64encode(id.encode()).decode().rstrip('=')}"
     avatar = f"{BASE}/_apis/GraphProfile/MemberAvatars/{descriptor}"
     return {

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +24,8 @@ _INCLUDES: Mapping[str, tuple[str, ...]] = {
     "vso.build_execute": ("vso.build",),
     "vso.code_write": ("vso.code",),
     "vso.environment_manage": ("vso.build",),
+    "vso.release_execute": ("vso.release",),
+    "vso.release_manage": ("vso.release", "vso.release_execute"),
 }
 _EVERYTHING = frozenset({"user_impersonation", "vso.full", ".default"})
 
@@ -76,6 +79,17 @@ class Call:
         """How many are asked for at most."""
         text = self.query.get("top", "")
         return int(text) if text.isdigit() else default
+
+    def time(self, name: str) -> datetime | None:
+        """A time of the query; None where it is not given. Raises ApiError."""
+        text = self.query.get(name)
+        if not text:
+            return None
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            raise ApiError(400, "InvalidArgumentValueException", f"The value of {name} is not a time: {text}") from None
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
     def names(self, name: str) -> tuple[str, ...]:
         """A list of the query, in lower case; empty where it is not given."""
@@ -150,7 +164,10 @@ def route(key: str, name: str, template: str, version: int, scopes: Scopes = Sco
 
 
 _NUMBERS = frozenset(
-    {"pipelineId", "runId", "buildId", "logId", "definitionId", "environmentId", "notificationId", "testCaseResultId", "id"}
+    {
+        *("pipelineId", "runId", "buildId", "logId", "definitionId", "environmentId", "notificationId", "testCaseResultId", "id"),
+        *("releaseId", "attemptId", "releaseDeployPhaseId", "taskId", "revision"),
+    }
 )
 
 
