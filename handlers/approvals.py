@@ -7,28 +7,25 @@ out once, and only what Azure DevOps then says is believed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 
-from bot.core.approvals import Allowed, Answer, Approval, ApprovalState, Decision, Denied
+from bot.core.approvals import Allowed, Answer, Approval, ApprovalState, Denied
 from bot.core.audit import Entry
 from bot.core.deciding import Case, Decider, changed, may_decide, still_needed
-from bot.core.errors import Gone, NotNow, OutsideError, Refused, SignInNeeded, Uncertain
 from bot.core.models import Delivery
-from bot.core.people import Member, Person
-from bot.core.policy import already, belongs, full_member, in_channel, model_of
+from bot.core.policy import already, belongs, in_channel, model_of
 from bot.core.references import ApprovalOf, Unknown, token
 from bot.core.runs import asker
-from bot.core.team import ADO, Team
+from bot.core.team import Team
 from bot.messages.approvals import LATER, approval_card, approve_form, defer_form, pending_list, reason_errors, reassign_form, reject_form
 from bot.messages.kit import Message, Modal, Reply, channel_link
-from bot.messages.private import note, refusal, wrong_channel
-from bot.ports import Acting, Bot, Operation, Pipelines
+from bot.messages.private import note, wrong_channel
+from bot.ports import Bot, Operation
 from bot.routing import Click, Request, Router, Submission, Usage
-from handlers.guarding import glass_of, lock_of
-from handlers.once import once
-from handlers.showing import about, asked_in_slack, question, read, refresh, votes
+from handlers.judging import Asks, approval_now, comment_of, deny, judged, operation_of, record, written
+from handlers.showing import about, asked_in_slack, question, refresh, votes
 
 router = Router()
 
@@ -111,24 +108,20 @@ async def reassigned(bot: Bot, submission: Submission) -> Reply:
     acting, case, before = asks.acting, asks.case, asks.case.approval
     known = await acting.pipelines.people(to.email) if to.email else ()
     if len(known) != 1:
-        return await _denied(
-            bot, asks, Denied(f"Azure DevOps knows nobody by the e-mail address of {to.name}. Hand it over there instead.")
-        )
+        return await deny(bot, asks, Denied(f"Azure DevOps knows nobody by the e-mail address of {to.name}. Hand it over there instead."))
     decision = may_decide(Decider(to, known[0]), replace(case, approval=replace(before, mine=None)), Answer.REJECT, bot.now())
     if isinstance(decision, Denied):
-        return await _denied(bot, asks, Denied(f"{to.name} could not decide on this either. For them it reads: {decision.reason}"))
-    operation = _operation(asks, "reassign", {"to": known[0].id or known[0].name}, bot.now())
+        return await deny(bot, asks, Denied(f"{to.name} could not decide on this either. For them it reads: {decision.reason}"))
+    operation = operation_of(asks, "reassign", {"to": known[0].id or known[0].name}, bot.now())
 
     async def find() -> Approval | None:
-        now = await _approval(acting.pipelines, case.approval)
+        now = await approval_now(acting.pipelines, case.approval)
         return now if any(step.assigned.id == known[0].id for step in now.steps) else None
 
     async def do() -> Approval:
-        return await acting.pipelines.reassign(before, known[0], await _comment(bot, asks))
+        return await acting.pipelines.reassign(before, known[0], await comment_of(bot, asks))
 
-    return await _written(
-        bot, asks, operation, find=find, do=do, said=lambda _: f"Handed over to {to.name}, and on record in Azure DevOps."
-    )
+    return await written(bot, asks, operation, find=find, do=do, said=lambda _: f"Handed over to {to.name}, and on record in Azure DevOps.")
 
 
 # Listing
@@ -167,23 +160,7 @@ async def _one(bot: Bot, channel: str, run_id: int) -> Message:
     return note(f"Run {run.number} does not wait for approval.")
 
 
-# Judging
-
-
-@dataclass(frozen=True, slots=True)
-class _Asks:
-    """Somebody who wants to do something about an approval: who they are, what it is about as they see it, and why they want it."""
-
-    acting: Acting
-    who: Decider
-    case: Case
-    action: str
-    reason: str = ""
-
-    @property
-    def identity(self) -> str:
-        """Whom Azure DevOps will record."""
-        return self.who.me.id or self.who.me.name
+# Asking and answering
 
 
 async def _form(bot: Bot, click: Click, answer: Answer, form: Callable[[Case, str], Modal]) -> Modal | Message:
@@ -192,11 +169,11 @@ async def _form(bot: Bot, click: Click, answer: Answer, form: Callable[[Case, st
     except Unknown as error:
         await bot.store.record(Entry(click.person, f"open {click.action}", click.value[:100], Denied(str(error))))
         return note(str(error))
-    asks = await _judged(bot, click.person, click.channel, reference, answer, action=f"open {click.action}")
+    asks = await judged(bot, click.person, click.channel, reference, answer, action=f"open {click.action}")
     return asks if isinstance(asks, Message) else form(asks.case, reference.facts)
 
 
-async def _asks(bot: Bot, submission: Submission, answer: Answer, *, action: str) -> _Asks | Message:
+async def _asks(bot: Bot, submission: Submission, answer: Answer, *, action: str) -> Asks | Message:
     """A form was sent off: by somebody who may, with a reason, and about what they saw in it."""
     wrong = check(bot.team, submission)
     if wrong:
@@ -207,95 +184,13 @@ async def _asks(bot: Bot, submission: Submission, answer: Answer, *, action: str
         await bot.store.record(Entry(submission.person, action, "", Denied(str(error))))
         return note(str(error))
     reason = submission.values["reason"].strip()
-    asks = await _judged(bot, submission.person, submission.channel, reference, answer, action=action, reason=reason)
+    asks = await judged(bot, submission.person, submission.channel, reference, answer, action=action, reason=reason)
     if isinstance(asks, Message):
         return asks
     new = changed(reference.facts, asks.case.facts)
     if new:
-        return await _denied(
-            bot, asks, Denied(f"Nothing was sent, because something changed while you wrote: {'; '.join(new)}. Look again.")
-        )
+        return await deny(bot, asks, Denied(f"Nothing was sent, because something changed while you wrote: {'; '.join(new)}. Look again."))
     return asks
-
-
-async def _judged(
-    bot: Bot, person: str, channel: str, reference: ApprovalOf, answer: Answer, *, action: str, reason: str = ""
-) -> _Asks | Message:
-    """Read everything again, as the person, and ask the policy; on record either way. Raises SignInNeeded, Gone, Refused, NotNow."""
-    member = await bot.chat.member(person)
-    denied = full_member(member)
-    if denied is None and not bot.team.service_identity and await bot.identities.account(person) is None:
-        denied = await _hopeless(bot, member, reference, channel, answer)
-    if denied is not None:
-        await bot.store.record(Entry(person, action, f"{reference.ref}/approval/{reference.approval_id}", denied, why=reason))
-        return refusal(denied)
-    acting = await bot.identities.acting(person)
-    if any(name.startswith(ADO) for name in bot.team.named()):
-        member = replace(member, ado_groups=await acting.pipelines.groups())
-    case = await _case(bot, acting.pipelines, reference, channel)
-    asks = _Asks(acting, Decider(member, acting.me, acting.account), case, action, reason)
-    decision = may_decide(asks.who, case, answer, bot.now())
-    if isinstance(decision, Denied):
-        return await _denied(bot, asks, decision)
-    await _record(bot, asks, decision)
-    return asks
-
-
-async def _hopeless(bot: Bot, member: Member, reference: ApprovalOf, channel: str, answer: Answer) -> Denied | None:
-    """Why somebody who has not signed in need not do so: they could not decide on this anyway."""
-    case = await _case(bot, bot.pipelines, reference, channel)
-    if any(name.startswith(ADO) for name in case.approvers.members):
-        return None  # Azure DevOps may count them in
-    unasked = replace(case, approval=replace(case.approval, mine=None))
-    decision = may_decide(Decider(member, Person(member.name, member.email)), unasked, answer, bot.now())
-    return decision if isinstance(decision, Denied) else None
-
-
-async def _case(bot: Bot, pipelines: Pipelines, reference: ApprovalOf, channel: str) -> Case:
-    """The approval as it is now, as this identity sees it, and what it is about. Raises Gone and Refused."""
-    run = await read(pipelines, reference.ref)
-    approval = next((one for one in await pipelines.approvals(run) if one.id == reference.approval_id), None)
-    if approval is None:
-        raise Gone(f"{run.number} has no such approval any more. `/approve` shows what waits now.")
-    model, environment = model_of(bot.team, run), belongs(bot.team, approval)
-    if model is None or environment is None:
-        raise Refused("This is not decided on in Slack: callboard.toml does not list it as needing approval.")
-    if channel and not in_channel(model, channel):
-        raise Refused(f"{model.name} is not decided on in this channel.")
-    case = await question(bot, run, model, approval, environment)
-    return replace(case, lock=await lock_of(bot, environment), glass=await glass_of(bot, run.ref, environment))
-
-
-async def _denied(bot: Bot, asks: _Asks, denied: Denied) -> Message:
-    """Why not, and who may; where it is no longer open, the card that was clicked had missed that."""
-    await _record(bot, asks, denied)
-    if asks.case.open:
-        return refusal(denied, asks.case.approvers)
-    await refresh(bot, asks.case.run.id)
-    return refusal(denied)
-
-
-async def _record(bot: Bot, asks: _Asks, decision: Decision, after: Mapping[str, str] | None = None) -> None:
-    """Write down who wanted what, what was decided about it, and what it changed."""
-    approval = asks.case.approval
-    agreed = ", ".join(person.name for person in approval.approved_by)
-    before = {"state": approval.state.value, "attempt": str(approval.attempt), **({"approved by": agreed} if agreed else {})}
-    await bot.store.record(
-        Entry(
-            asks.who.member.id,
-            asks.action,
-            about(approval),
-            decision,
-            why=asks.reason,
-            account=asks.who.account,
-            model=asks.case.model.name,
-            before=before,
-            after=after or {},
-        )
-    )
-
-
-# Answering
 
 
 async def _decide(bot: Bot, submission: Submission, answer: Answer, *, later: bool = False) -> Message:
@@ -310,15 +205,15 @@ async def _decide(bot: Bot, submission: Submission, answer: Answer, *, later: bo
         return note(f"Noted: you agree. It goes to Azure DevOps once {others} agreed, too.")
     until = bot.now() + timedelta(hours=int(submission.values["until"])) if later else None
     approval, acting = asks.case.approval, asks.acting
-    operation = _operation(asks, "decide", {"answer": answer.value}, bot.now())
+    operation = operation_of(asks, "decide", {"answer": answer.value}, bot.now())
 
     async def find() -> Approval | None:
-        now = await _approval(acting.pipelines, approval)
+        now = await approval_now(acting.pipelines, approval)
         mine = any(step.actual is not None and step.actual.id == asks.who.me.id for step in now.steps)
         return now if now.state is not ApprovalState.PENDING or (mine and not bot.team.service_identity) else None
 
     async def do() -> Approval:
-        comment = await _comment(bot, asks)
+        comment = await comment_of(bot, asks)
         if until is not None:
             return await acting.pipelines.defer(approval, until, comment)
         return await acting.pipelines.decide(approval, answer, comment)
@@ -332,10 +227,10 @@ async def _decide(bot: Bot, submission: Submission, answer: Answer, *, later: bo
             return already(now)
         return f"{DONE[answer]}, and on record in Azure DevOps."
 
-    return await _written(bot, asks, operation, find=find, do=do, said=said)
+    return await written(bot, asks, operation, find=find, do=do, said=said)
 
 
-async def _agree(bot: Bot, asks: _Asks) -> int:
+async def _agree(bot: Bot, asks: Asks) -> int:
     """Keep a yes that is not the last one needed; how many more have to agree, 0 where it may go out.
 
     Kept before it is counted: of two who agree at the same moment, at least one sees the other.
@@ -356,70 +251,5 @@ async def _agree(bot: Bot, asks: _Asks) -> int:
     await bot.store.offer(vote)
     left = still_needed(replace(asks.case, votes=await votes(bot, approval)), asks.who)
     if left:
-        await _record(bot, asks, Allowed(), {"agreed": f"{asks.case.environment.minimum - left} of {asks.case.environment.minimum}"})
+        await record(bot, asks, Allowed(), {"agreed": f"{asks.case.environment.minimum - left} of {asks.case.environment.minimum}"})
     return left
-
-
-async def _written(
-    bot: Bot,
-    asks: _Asks,
-    operation: Operation,
-    *,
-    find: Callable[[], Awaitable[Approval | None]],
-    do: Callable[[], Awaitable[Approval]],
-    said: Callable[[Approval], str],
-) -> Message:
-    """Write it to Azure DevOps once, believe only what that then says, record it and show it."""
-    try:
-        outcome = await once(bot, operation, find=find, do=do)
-    except (NotNow, SignInNeeded):
-        raise
-    except Uncertain as error:
-        await _record(bot, replace(asks, action=f"{asks.action} sent"), Denied(str(error)))
-        return note(f"{error} It still waits. Answer again: that looks first.")
-    except OutsideError as error:
-        now = await _approval(asks.acting.pipelines, asks.case.approval)
-        await _record(bot, replace(asks, action=f"{asks.action} sent"), Denied(str(error)), {"state": now.state.value})
-        await refresh(bot, asks.case.run.id)
-        return note(already(now) if now.state is not ApprovalState.PENDING else f"Azure DevOps did not take the answer: {error}")
-    now = outcome.value
-    if not outcome.again:
-        by = ", ".join(person.name for person in now.approved_by) or (now.decided.actual.name if now.decided and now.decided.actual else "")
-        await _record(bot, replace(asks, action=f"{asks.action} sent"), Allowed(), {"state": now.state.value, "by": by})
-    await refresh(bot, asks.case.run.id)
-    return note(already(now) if outcome.again and now.state is not ApprovalState.PENDING else said(now))
-
-
-def _operation(asks: _Asks, kind: str, detail: Mapping[str, str], now: datetime) -> Operation:
-    """The same person's same answer to the same approval is one operation, however often it is sent."""
-    approval, member = asks.case.approval, asks.who.member
-    return Operation(
-        token(kind, about(approval), member.id, *detail.values()),
-        kind,
-        member.id,
-        about(approval),
-        "offered",
-        {**detail, "reason": asks.reason, "identity": asks.identity},
-        now,
-    )
-
-
-async def _approval(pipelines: Pipelines, known: Approval) -> Approval:
-    """The approval as it is now."""
-    run = await read(pipelines, known.ref)
-    for approval in await pipelines.approvals(run):
-        if approval.id == known.id:
-            return approval
-    raise Gone(f"{run.number} has no such approval any more.")
-
-
-async def _comment(bot: Bot, asks: _Asks) -> str:
-    """What Azure DevOps keeps with the answer: the reason, who agreed before, who it was in Slack, and where."""
-    approval, member = asks.case.approval, asks.who.member
-    agreed = [f"agreed before: {vote.by}: {vote.reason}" for vote in asks.case.votes if vote.by != member.id]
-    ts = await bot.board.where(asks.case.model.channel, "/".join((str(approval.ref), "approval", approval.stage, str(approval.attempt))))
-    try:
-        where = [await bot.chat.permalink(asks.case.model.channel, ts)] if ts else []
-    except OutsideError:
-        where = []  # a comfort, not a condition
-    return "\n".join((asks.reason, *agreed, f"decided in Slack by {member.name} ({member.id})", *where))

@@ -50,6 +50,7 @@ from tests.examples import (
     V3,
     WAITING,
 )
+from tests.fakes import FakeStore
 from tests.fakes import World as Everything
 
 FACTS = f"4~3~{'ab' * 8}~passed"
@@ -445,6 +446,21 @@ async def test_where_our_policy_wants_two_the_first_yes_waits_for_the_second(wor
     assert len(world.pipelines.decisions) == 1
     assert "agreed before: U0GRACE01: Fits the plan" in world.pipelines.decisions[0][2]
     assert next(entry.after for entry in world.store.audit if entry.after) == {"agreed": "1 of 2"}
+
+
+async def test_of_two_who_agree_at_the_same_moment_one_sends_it(world: Everything) -> None:
+    world.team = replace(TEAM, environments={"prod": replace(TEAM.environments["prod"], minimum=2)})
+    about = f"run/480/approval/{PENDING.id}"
+    hers = Operation("v", "vote", RADIA.id, about, "held", {"identity": RADIA_ADO.id or "", "reason": "me too"}, NOW)
+
+    class Meanwhile(FakeStore):
+        async def offer(self, operation: Operation) -> Operation:
+            self.operations["v"] = hers
+            return await super().offer(operation)
+
+    world.store = Meanwhile()
+
+    assert said(await approved(world.bot, FORM)) == "Approved, and on record in Azure DevOps."
 
 
 async def test_more_than_one_other_is_said_so(world: Everything) -> None:

@@ -11,7 +11,7 @@ from bot.core.approvals import Allowed
 from bot.core.audit import Entry
 from bot.core.errors import Gone, NotNow, Refused, Uncertain
 from bot.core.events import ApprovalRequested, RunMoved, StageMoved
-from bot.core.references import Ref, Thing
+from bot.core.references import Ref, Thing, token
 from bot.core.runs import Run, State
 from bot.messages.kit import Message
 from bot.ports import Operation
@@ -40,7 +40,7 @@ from tests.examples import (
     WAITING,
     stages,
 )
-from tests.fakes import World
+from tests.fakes import FakePipelines, World
 
 RETRY = Click("c1", ADA.id, CHANNEL, "retry_stage", "480/train/1")
 
@@ -325,6 +325,29 @@ async def test_a_failed_stage_is_retried_and_its_button_goes(world: World) -> No
     assert judged == about
     assert sent == replace(about, action="retry sent", after={"attempt": "2"})
     assert world.store.cards == {run(480): False}
+
+
+async def test_a_retry_whose_answer_was_lost_is_found_and_not_sent_again(world: World) -> None:
+    world.pipelines.runs[480] = FAILED
+    operation = token("retry", "480/train/1")
+    began = (NOW - timedelta(minutes=5)).isoformat()
+    world.store.operations[operation] = Operation(operation, "retry", ADA.id, "480/train/1", "doing", {}, NOW, began)
+
+    class Meanwhile(FakePipelines):
+        async def run(self, run_id: int) -> Run:
+            found = await super().run(run_id)
+            await self.retry(run_id, "train") if not self.retries else None
+            return found
+
+    world.pipelines = Meanwhile(runs={480: FAILED})
+    world.identities.pipelines = world.pipelines
+
+    reply = await retry_stage(world.bot, RETRY)
+
+    assert isinstance(reply, Message)
+    assert "runs again" in reply.text
+    assert len(world.pipelines.retries) == 1
+    assert [entry.action for entry in world.store.audit] == ["retry"]
 
 
 async def test_the_same_click_twice_retries_once(world: World) -> None:

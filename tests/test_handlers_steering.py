@@ -38,10 +38,10 @@ async def test_a_run_is_stopped_once_it_has_been_confirmed(world: World) -> None
     world.pipelines.runs[480] = TRAINING
 
     assert said(await cancel_run(world.bot, asking("cancel", "#480"))) == "Stop run 20261123.1? Nothing has been done yet."
-    assert world.pipelines.runs[480].state is State.RUNNING
+    assert world.pipelines.runs == {480: TRAINING}
     assert said(await started(world.bot, start("cancel"))) == "Run 20261123.1 is being stopped."
 
-    assert world.pipelines.runs[480].state is State.CANCELING
+    assert world.pipelines.runs == {480: replace(TRAINING, state=State.CANCELING)}
     assert [entry.action for entry in world.store.audit] == ["ask to cancel", "cancel", "cancel sent"]
     assert said(await started(world.bot, start("cancel"))) == "Run 20261123.1 is being stopped."
     assert world.pipelines.calls.count("cancel") == 1
@@ -119,6 +119,16 @@ async def test_a_failed_stage_runs_again(world: World) -> None:
     assert said(await rerun(world.bot, asking("rerun", "480"))) == "Run Train of run 20261123.1 again? Nothing has been done yet."
     assert said(await started(world.bot, start("rerun"))) == "The failed stage of run 20261123.1 runs again."
 
+    assert world.pipelines.retries == [(480, "train")]
+
+
+async def test_a_stage_that_runs_again_already_is_not_asked_twice(world: World) -> None:
+    world.pipelines.runs[480] = FAILED
+    await rerun(world.bot, asking("rerun", "480"))
+    world.pipelines.after["retry"] = [Uncertain("Azure DevOps' answer was lost.")]
+
+    assert "runs again" in said(await started(world.bot, start("rerun")))
+    assert "runs again" in said(await started(world.bot, start("rerun")))
     assert world.pipelines.retries == [(480, "train")]
 
 
