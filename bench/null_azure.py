@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from bot.core.approvals import Approval
 from bot.core.errors import SignInNeeded
 from bot.core.models import ModelVersion
-from bot.core.people import Account
+from bot.core.people import Account, Person
 from bot.core.runs import Failure, Run, Stage, State
 from bot.ports import Acting
 from sandbox.names import PIPELINE, PIPELINE_ID
@@ -64,6 +64,14 @@ class NullPipelines:
 
     async def deployed(self, pipeline_id: int, stage: str, before: int) -> tuple[int, ...]:
         """None."""
+        return ()
+
+    async def groups_of(self, person: Person) -> frozenset[str]:
+        """None."""
+        return frozenset()
+
+    async def people(self, named: str) -> tuple[Person, ...]:
+        """Nobody."""
         return ()
 
 

@@ -55,23 +55,24 @@ class Pipelines(Protocol):
         """The pipeline's runs below this number whose stage has succeeded, newest first; of the last ones only."""
         ...
 
+    async def groups_of(self, person: Person) -> frozenset[str]:
+        """The names of the project's groups that somebody belongs to."""
+        ...
+
+    async def people(self, named: str) -> tuple[Person, ...]:
+        """The people whom Azure DevOps knows by this name or e-mail address."""
+        ...
+
 
 class Hands(Pipelines, Protocol):
     """Azure DevOps under one identity, which may write, too. Writes go out once and are never repeated by the edge.
 
+    A person's identity reaches no further than what it is asked for: approvals are read under it, all else as the bot.
     Each may raise Refused, Gone, Uncertain where the answer was lost, and SignInNeeded where the identity is not accepted any more.
     """
 
     async def me(self) -> Person:
         """Whom Azure DevOps takes this identity for. Raises Refused where it is nobody there, or lacks a licence."""
-        ...
-
-    async def groups(self) -> frozenset[str]:
-        """The names of the project's groups that this identity belongs to."""
-        ...
-
-    async def people(self, named: str) -> tuple[Person, ...]:
-        """The people whom Azure DevOps knows by this name or e-mail address."""
         ...
 
     async def start(self, order: Order) -> Run:

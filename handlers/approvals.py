@@ -106,7 +106,7 @@ async def reassigned(bot: Bot, submission: Submission) -> Reply:
         return asks
     to = await bot.chat.member(submission.values["to"])
     acting, case, before = asks.acting, asks.case, asks.case.approval
-    known = await acting.pipelines.people(to.email) if to.email else ()
+    known = await bot.pipelines.people(to.email) if to.email else ()
     if len(known) != 1:
         return await deny(bot, asks, Denied(f"Azure DevOps knows nobody by the e-mail address of {to.name}. Hand it over there instead."))
     decision = may_decide(Decider(to, known[0]), replace(case, approval=replace(before, mine=None)), Answer.REJECT, bot.now())
@@ -115,7 +115,7 @@ async def reassigned(bot: Bot, submission: Submission) -> Reply:
     operation = operation_of(asks, "reassign", {"to": known[0].id or known[0].name}, bot.now())
 
     async def find() -> Approval | None:
-        now = await approval_now(acting.pipelines, case.approval)
+        now = await approval_now(bot, asks)
         return now if any(step.assigned.id == known[0].id for step in now.steps) else None
 
     async def do() -> Approval:
@@ -208,7 +208,7 @@ async def _decide(bot: Bot, submission: Submission, answer: Answer, *, later: bo
     operation = operation_of(asks, "decide", {"answer": answer.value}, bot.now())
 
     async def find() -> Approval | None:
-        now = await approval_now(acting.pipelines, approval)
+        now = await approval_now(bot, asks)
         mine = any(step.actual is not None and step.actual.id == asks.who.me.id for step in now.steps)
         return now if now.state is not ApprovalState.PENDING or (mine and not bot.team.service_identity) else None
 

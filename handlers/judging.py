@@ -56,7 +56,7 @@ async def judged(
         return refusal(denied)
     acting = await bot.identities.acting(person)
     if any(name.startswith(ADO) for name in bot.team.named()):
-        member = replace(member, ado_groups=await acting.pipelines.groups())
+        member = replace(member, ado_groups=await bot.pipelines.groups_of(acting.me))
     case = await _case(bot, acting.pipelines, reference, channel)
     asks = Asks(acting, Decider(member, acting.me, acting.account), case, action, reason)
     decision = may_decide(asks.who, case, answer, bot.now())
@@ -78,7 +78,7 @@ async def _hopeless(bot: Bot, member: Member, reference: ApprovalOf, channel: st
 
 async def _case(bot: Bot, pipelines: Pipelines, reference: ApprovalOf, channel: str) -> Case:
     """The approval as it is now, as this identity sees it, and what it is about. Raises Gone and Refused."""
-    run, approval = await _found(pipelines, reference)
+    run, approval = await _found(bot, pipelines, reference)
     model, environment = model_of(bot.team, run), belongs(bot.team, approval)
     if model is None or environment is None:
         raise Refused("This is not decided on in Slack: callboard.toml does not list it as needing approval.")
@@ -135,7 +135,7 @@ async def written(
         await record(bot, replace(asks, action=f"{asks.action} sent"), Denied(str(error)))
         return note(f"{error} It still waits. Answer again: that looks first.")
     except OutsideError as error:
-        now = await approval_now(asks.acting.pipelines, asks.case.approval)
+        now = await approval_now(bot, asks)
         await record(bot, replace(asks, action=f"{asks.action} sent"), Denied(str(error)), {"state": now.state.value})
         await refresh(bot, asks.case.run.id)
         return note(already(now) if now.state is not ApprovalState.PENDING else f"Azure DevOps did not take the answer: {error}")
@@ -161,13 +161,14 @@ def operation_of(asks: Asks, kind: str, detail: Mapping[str, str], now: datetime
     )
 
 
-async def approval_now(pipelines: Pipelines, known: Approval) -> Approval:
-    """The approval as it is now. Raises Gone."""
-    return (await _found(pipelines, ApprovalOf(known.ref, known.id)))[1]
+async def approval_now(bot: Bot, asks: Asks) -> Approval:
+    """The approval as it is now, as the person sees it. Raises Gone."""
+    known = asks.case.approval
+    return (await _found(bot, asks.acting.pipelines, ApprovalOf(known.ref, known.id)))[1]
 
 
-async def _found(pipelines: Pipelines, reference: ApprovalOf) -> tuple[Run, Approval]:
-    run = await read(pipelines, reference.ref)
+async def _found(bot: Bot, pipelines: Pipelines, reference: ApprovalOf) -> tuple[Run, Approval]:
+    run = await read(bot.pipelines, reference.ref)
     for approval in await pipelines.approvals(run):
         if approval.id == reference.approval_id:
             return run, approval

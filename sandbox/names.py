@@ -28,7 +28,7 @@ CHANNELS = {CHANNEL: "ml-delivery", "C0RANDOM0": "random"}
 
 # Hosts that clients believe they talk to. Everything else is refused by the proxy.
 SLACK = ("slack.com", "wss-primary.slack.com", "hooks.slack.com", "files.slack.com")
-AZURE_DEVOPS = ("dev.azure.com", "vsrm.dev.azure.com")
+AZURE_DEVOPS = ("dev.azure.com", "vsrm.dev.azure.com", "vssps.dev.azure.com")
 ENTRA = ("login.microsoftonline.com",)
 AML_API = f"{LOCATION}.api.azureml.ms"
 BLOBS = f"{STORAGE}.blob.core.windows.net"

@@ -89,9 +89,9 @@ class FakePipelines:
         done = [run.id for run in found if (it := run.stage(stage)) is not None and it.state is State.SUCCEEDED]
         return tuple(sorted(done, reverse=True))
 
-    async def groups(self) -> frozenset[str]:
-        self._called("groups")
-        return self.ado_groups.get(self.who.id or "", frozenset())
+    async def groups_of(self, person: Person) -> frozenset[str]:
+        self._called("groups_of")
+        return self.ado_groups.get(person.id or "", frozenset())
 
     async def people(self, named: str) -> tuple[Person, ...]:
         self._called("people")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,7 @@ _APPROVALS = "37794717-f36f-4d78-b2bf-4dc30d0cfbcd"  # the approvals API has an 
 _APPROVALS_VERSION = "7.2-preview.2"
 _SKEW = timedelta(minutes=5)  # between the service's clock and ours
 _LISTED = 200
+_DEPLOYED = 30  # runs among which an earlier deployment is looked for
 _LOG_LINES = 200  # the end of a log that is read
 
 
@@ -61,18 +63,28 @@ class AzureDevOps:
         self._wire = Wire(organization, token, timeout=timeout)
         self._commits: Remembered[tuple[str, str], reading.Commit] = Remembered(256)
         self._parameters: Remembered[int, Mapping[str, str]] = Remembered(1024)
+        self._me: Person | None = None
         self.hooks = ServiceHooks(self._wire, project)
 
     async def close(self) -> None:
         """Start no more calls."""
         self._wire.close()
 
+    def acting(self, token: Callable[[], str]) -> AzureDevOps:
+        """The same Azure DevOps, as a person: `token` gives theirs, may block, and may raise errors of ours."""
+        theirs = copy.copy(self)
+        theirs._wire, theirs._me = self._wire.acting(token), None
+        return theirs
+
     async def me(self) -> Person:
-        """Whom Azure DevOps takes this identity for."""
+        """Whom Azure DevOps takes this identity for. Raises Refused where that is nobody it lets in."""
+        if self._me is None:
+            self._me = await self._who_am_i()
+        return self._me
+
+    async def _who_am_i(self) -> Person:
         said = await self._wire.read(lambda ask: ask.location.get_connection_data())
-        who = said.authenticated_user
-        account = (who.properties or {}).get("Account") or {}
-        return Person(name=who.provider_display_name or "somebody", email=account.get("$value"), id=who.id)
+        return reading.somebody(said.authenticated_user)
 
     # --- runs -------------------------------------------------------------------------------------------------------
 
@@ -105,10 +117,26 @@ class AzureDevOps:
         answer = await self._wire.write(lambda to: to.pipelines.run_pipeline(ask, self._project, order.pipeline_id))
         return reading.queued(answer, replace(order, parameters=parameters), self._site, self._now())
 
-    async def retry(self, run_id: int, stage: str) -> None:
-        """Run the failed jobs of a stage again, once."""
-        ask = {"state": "retry", "forceRetryAllJobs": False}
+    async def retry(self, run_id: int, stage: str, *, everything: bool = False) -> None:
+        """Run the failed jobs of a stage again, or all of them, once."""
+        ask = {"state": "retry", "forceRetryAllJobs": everything}
         await self._wire.write(lambda to: to.build.update_stage(ask, run_id, stage, project=self._project))
+
+    async def cancel(self, run_id: int) -> None:
+        """Stop a run, once."""
+        ask = {"status": "cancelling"}
+        await self._wire.write(lambda to: to.build.update_build(ask, self._project, run_id))
+
+    async def deployed(self, pipeline_id: int, stage: str, before: int) -> tuple[int, ...]:
+        """The pipeline's runs below this number whose stage has succeeded, newest first; of the last ones only."""
+        builds = await self._wire.read(
+            lambda ask: ask.build.get_builds(
+                self._project, definitions=[pipeline_id], status_filter="completed", query_order="queueTimeDescending", top=_DEPLOYED
+            )
+        )
+        numbers = [build.id for build in builds if build.id < before]
+        timelines = await asyncio.gather(*(self._timeline(number) for number in numbers))
+        return tuple(number for number, records in zip(numbers, timelines, strict=True) if reading.succeeded(records, stage))
 
     async def _build(self, run_id: int) -> Any:
         try:
@@ -268,8 +296,31 @@ class AzureDevOps:
         return tuple(found)
 
     async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
-        """Answer an approval, once; returns what Azure DevOps then says. Raises Refused where it took no notice."""
-        ask = [{"approvalId": approval.id, "status": answer.value, "comment": comment}]
+        """Answer an approval, once; returns what Azure DevOps then says. Raises Refused where it is not on record as this identity's."""
+        me = await self.me()
+        after = await self._update(approval, status=answer.value, comment=comment)
+        return reading.proved(approval, after, answer, me)
+
+    async def defer(self, approval: Approval, until: datetime, comment: str) -> Approval:
+        """Approve from that time on, once; returns what Azure DevOps then says. Raises Refused where it took no notice."""
+        me = await self.me()
+        later = until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        after = await self._update(approval, status="deferred", deferredTo=later, comment=comment)
+        if not any(step.until is not None and step.actual is not None and step.actual.id == me.id for step in after.steps):
+            raise Refused("Azure DevOps did not record this as your approval for later. Look at the approval there.")
+        return after
+
+    async def reassign(self, approval: Approval, to: Person, comment: str) -> Approval:
+        """Hand this identity's part of an approval over, once; returns what Azure DevOps then says. Raises Refused where it did not."""
+        me = await self.me()
+        after = await self._update(approval, assignedApprover={"id": me.id}, reassignTo={"id": to.id}, comment=comment)
+        if not any(step.assigned.id == to.id for step in after.steps):
+            raise Refused("Azure DevOps did not hand it over. Look at the approval there.")
+        return after
+
+    async def _update(self, approval: Approval, **change: Any) -> Approval:
+        """The approval after a change of it, as Azure DevOps tells it."""
+        ask = [{"approvalId": approval.id, **change}]
         said: list[dict[str, Any]] = await self._wire.write(
             lambda to: to.pipelines._send(
                 "PATCH", _APPROVALS, _APPROVALS_VERSION, route_values={"project": self._project}, content=ask
@@ -278,11 +329,25 @@ class AzureDevOps:
         one = next((one for one in said if one["id"] == approval.id), None)
         if one is None:
             raise Gone("This approval does not exist any more.")
-        gate = reading.Gate(approval.stage, approval.attempt)
-        after = reading.approval(one, approval.run_id, gate, approval.environment)
-        if not reading.accepted(approval, after, answer):
-            raise Refused("Azure DevOps did not accept the answer: this identity is not among the approvers, or has answered before.")
-        return after
+        return reading.approval(one, approval.run_id, reading.Gate(approval.stage, approval.attempt), approval.environment)
+
+    # --- people -----------------------------------------------------------------------------------------------------
+
+    async def groups_of(self, person: Person) -> frozenset[str]:
+        """The names of the project's groups that somebody belongs to, also through other groups."""
+        if person.id is None:
+            return frozenset()
+        found = await self._wire.read(lambda ask: ask.identity.read_identities(identity_ids=person.id, query_membership="expanded"))
+        groups = [descriptor for one in found if one for descriptor in one.member_of or ()]
+        if not groups:
+            return frozenset()
+        known = await self._wire.read(lambda ask: ask.identity.read_identities(descriptors=",".join(groups)))
+        return reading.groups(known, self._project)
+
+    async def people(self, named: str) -> tuple[Person, ...]:
+        """The people whom Azure DevOps knows by this name or e-mail address."""
+        found = await self._wire.read(lambda ask: ask.identity.read_identities(search_filter="General", filter_value=named))
+        return tuple(reading.somebody(one) for one in found if one and not one.is_container)
 
     async def _approvals(self, **query: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = await self._wire.read(
@@ -291,7 +356,7 @@ class AzureDevOps:
                 _APPROVALS,
                 _APPROVALS_VERSION,
                 route_values={"project": self._project},
-                query_parameters={**query, "$expand": "steps"},
+                query_parameters={**query, "$expand": "steps,permissions"},
             ).json()["value"]
         )
         return found

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from bot.core.approvals import Answer, Approval, ApprovalState, ApprovalStep
+from bot.core.approvals import Answer, Approval, ApprovalState, ApprovalStep, Order
 from bot.core.errors import Refused
 from bot.core.people import Person
-from bot.core.runs import FailedTest, Job, Order, Run, Stage, State, Step
+from bot.core.runs import FailedTest, Job, Run, Stage, State, Step
+from bot.core.runs import Order as RunOrder
 
 TESTS = 10  # failing tests that people see
 ARTIFACT_BYTES = 8 * 1024 * 1024
@@ -118,7 +119,7 @@ def run(
     )
 
 
-def queued(answer: Any, order: Order, site: Site, now: datetime) -> Run:
+def queued(answer: Any, order: RunOrder, site: Site, now: datetime) -> Run:
     """The run that was just queued, out of the pipelines API's short answer."""
     return Run(
         id=answer.id,
@@ -413,6 +414,9 @@ def approval(said: Mapping[str, Any], run_id: int, gate: Gate, environment: str)
         steps=tuple(_approval_step(step) for step in said.get("steps") or ()),
         minimum=said.get("minRequiredApprovers") or 0,
         instructions=said.get("instructions") or "",
+        order=Order.SEQUENCE if said.get("executionOrder") == Order.SEQUENCE.value else Order.ANY,
+        blocked=tuple(_approver(one) for one in said.get("blockedApprovers") or ()),
+        mine=_mine(said.get("permissions")),
     )
 
 
@@ -424,10 +428,41 @@ def environment(said: Mapping[str, Any], stage: str, known: Mapping[str, str]) -
     return known.get(stage, stage)
 
 
+def proved(before: Approval, after: Approval, answer: Answer, me: Person) -> Approval:
+    """The approval after an answer, if the answer counted and is on record as this identity's. Raises Refused."""
+    if not accepted(before, after, answer):
+        raise Refused("Azure DevOps did not accept the answer: this identity is not among the approvers, or has answered before.")
+    old = {(step.assigned.id, step.at) for step in before.steps if step.actual is not None}
+    new = [step for step in after.steps if step.actual is not None and (step.assigned.id, step.at) not in old]
+    if not any(step.actual is not None and step.actual.id == me.id for step in new):
+        raise Refused("Azure DevOps did not record this as your answer. Look at the approval there.")
+    return after
+
+
 def accepted(before: Approval, after: Approval, answer: Answer) -> bool:
     """Whether the answer counted: Azure DevOps may answer 200 and change nothing."""
     answered = sum(step.state.value == answer.value for step in after.steps)
     return after.state.value == answer.value or answered > sum(step.state.value == answer.value for step in before.steps)
+
+
+def succeeded(records: Iterable[Any], stage: str) -> bool:
+    """Whether the stage has done its work, with or without issues."""
+    good = {State.SUCCEEDED, State.PARTIAL}
+    return any((one.identifier or one.name) == stage and _state(one.state, one.result) in good for one in Tree.of(records).stages())
+
+
+def somebody(identity: Any) -> Person:
+    """Somebody, out of the identity API's Identity."""
+    properties = identity.properties or {}
+    mail = next((value.get("$value") for name in ("Account", "Mail") if isinstance(value := properties.get(name), dict)), None)
+    return Person(name=identity.custom_display_name or identity.provider_display_name or "somebody", email=mail, id=identity.id)
+
+
+def groups(identities: Iterable[Any], project: str) -> frozenset[str]:
+    """The names of the project's own groups, which stand behind its name: `[ml-delivery]\\Release Managers`."""
+    own = f"[{project}]\\".lower()
+    names = [one.provider_display_name or "" for one in identities if one]
+    return frozenset(name[len(own) :] for name in names if name.lower().startswith(own))
 
 
 def _approval_step(step: Mapping[str, Any]) -> ApprovalStep:
@@ -438,12 +473,22 @@ def _approval_step(step: Mapping[str, Any]) -> ApprovalStep:
         actual=_approver(actual) if actual else None,
         comment=step.get("comment") or "",
         at=moment(step.get("lastModifiedOn")) if actual else None,
+        turn=step.get("status") != "uninitiated",
+        until=moment(step.get("deferredTo")),
     )
 
 
 def _approver(identity: Mapping[str, Any]) -> Person:
     unique = identity.get("uniqueName")
-    return Person(name=identity.get("displayName") or unique or "somebody", email=unique, id=identity.get("id"))
+    name = identity.get("displayName") or unique or "somebody"
+    return Person(name=name, email=unique, id=identity.get("id"), group=bool(identity.get("isContainer")))
+
+
+def _mine(permissions: object) -> bool | None:
+    """Whether whoever asked may answer; None where the service does not say."""
+    if not isinstance(permissions, str):
+        return None
+    return "update" in {word.strip() for word in permissions.split(",")}
 
 
 def _approval_state(status: str | None) -> ApprovalState:

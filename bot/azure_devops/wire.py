@@ -7,12 +7,14 @@ It knows no asyncio and no total time limit; a call that hangs keeps its thread 
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import requests
@@ -20,6 +22,7 @@ from azure.devops.exceptions import AzureDevOpsServiceError
 from azure.devops.v7_1.build import BuildClient
 from azure.devops.v7_1.core import CoreClient
 from azure.devops.v7_1.git import GitClient
+from azure.devops.v7_1.identity import IdentityClient
 from azure.devops.v7_1.location import LocationClient
 from azure.devops.v7_1.pipelines import PipelinesClient
 from azure.devops.v7_1.service_hooks import ServiceHooksClient
@@ -29,7 +32,7 @@ from msrest.exceptions import AuthenticationError, ClientException, Deserializat
 from requests.auth import AuthBase
 from urllib3.exceptions import NewConnectionError, ProxyError, SSLError
 
-from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
+from bot.core.errors import Gone, NotNow, OutsideError, Refused, SignInNeeded, Uncertain
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ LONGEST_PAUSE = 300.0  # seconds; a Retry-After beyond it is not believed
 
 _WRITES = {"POST", "PATCH", "PUT", "DELETE"}
 _FAILURES = (ClientException, DeserializationError, requests.RequestException)
+_NO_COOKIES = DefaultCookiePolicy(allowed_domains=[])
 _UNKNOWN_ROUTE = "is not registered on"  # the SDK's ValueError where the service's list of routes lacks what it needs
 
 
@@ -80,6 +84,7 @@ class Clients:
         self.build = client(BuildClient)
         self.core = client(CoreClient)
         self.git = client(GitClient)
+        self.identity = client(IdentityClient, "vssps.dev.azure.com")
         self.location = client(LocationClient)
         self.pipelines = client(PipelinesClient)
         self.test = client(TestClient)
@@ -89,7 +94,10 @@ class Clients:
 
 
 class Wire:
-    """Asks the SDK off the event loop. `token` gives an Entra token and may block; `timeout` is for one answer, in seconds."""
+    """Asks the SDK off the event loop. `token` gives an Entra token and may block; `timeout` is for one answer, in seconds.
+
+    The clients, their threads and connections are shared by all identities; a token and a pace belong to one.
+    """
 
     def __init__(
         self, organization: str, token: Callable[[], str], *, timeout: float = 15.0, clock: Callable[[], float] = time.time
@@ -98,12 +106,21 @@ class Wire:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="azure-devops")
         self._room = asyncio.Semaphore(THREADS)
         self._here = threading.local()  # what a call's thread knows of it
+        self._clock = clock
         self._pace = Pace(clock)
-        auth = Bearer(token)
+        self._token = token
+        self._personal = False
+        auth = Bearer(lambda: str(self._here.token()))
         self._sessions: set[requests.Session] = set()
-        self._closed = False
+        self._closed = threading.Event()
         self._reading = Clients(organization, auth, timeout=timeout, retries=READ_RETRIES, before=self._sending, after=self._answered)
         self._writing = Clients(organization, auth, timeout=timeout, retries=WRITE_RETRIES, before=self._sending, after=self._answered)
+
+    def acting(self, token: Callable[[], str]) -> Wire:
+        """The same, as a person: their token in every call, and a pace of their own. Their calls raise SignInNeeded, too."""
+        theirs = copy.copy(self)
+        theirs._token, theirs._pace, theirs._personal = token, Pace(self._clock), True
+        return theirs
 
     async def read(self, ask: Callable[[Clients], T]) -> T:
         """What the SDK answers. Raises Gone, Refused, NotNow."""
@@ -128,7 +145,7 @@ class Wire:
 
     def close(self) -> None:
         """Start no more calls; those under way end by their own time limits."""
-        self._closed = True
+        self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for session in tuple(self._sessions):
             session.close()
@@ -143,7 +160,7 @@ class Wire:
                 await self._room.acquire()
         except TimeoutError:
             raise NotNow("Azure DevOps is slow to answer.", after=self._patience) from None
-        if self._closed:
+        if self._closed.is_set():
             self._room.release()
             raise NotNow("Callboard stops.")
         given_up = threading.Event()
@@ -166,12 +183,13 @@ class Wire:
 
     def _guarded(self, work: Callable[[], T], given_up: threading.Event) -> T:
         self._here.given_up, self._here.answer = given_up, None
+        self._here.token, self._here.pace = self._token, self._pace
         try:
             return work()
         except OutsideError:
             raise
         except _FAILURES as error:
-            told = translated(error, self._here.answer)
+            told = translated(error, self._here.answer, personal=self._personal)
             log.info("Azure DevOps: %s (%s, %s)", told, type(error).__name__, self._here.answer)
             raise told from None
         except ValueError as error:
@@ -182,6 +200,7 @@ class Wire:
     def _sending(self, session: requests.Session) -> None:
         """Before each request: what nobody waits for any more is not sent."""
         self._sessions.add(session)  # the SDK opens one per client and thread, and never closes it
+        session.cookies.set_policy(_NO_COOKIES)  # they would carry one identity's session to the next
         if self._here.given_up.is_set():
             raise NotNow("It was too late to ask Azure DevOps.")
 
@@ -189,7 +208,7 @@ class Wire:
         """After each answer: take note of what the SDK does not pass on."""
         method, page = response.request.method or "", "html" in response.headers.get("Content-Type", "")
         self._here.answer = Answer(method, response.status_code, _number(response.headers.get("Retry-After")), page)
-        self._pace.heed(response.headers)
+        self._here.pace.heed(response.headers)
         if method in _WRITES:
             _ = response.content  # the SDK leaves an answer it has no use for unread, and its connection unusable
 
@@ -254,8 +273,8 @@ class Answer:
     page: bool = False
 
 
-def translated(error: Exception, answer: Answer | None) -> OutsideError:
-    """The SDK's failure as ours: what a person or the inbox can do about it. The words carry no secrets."""
+def translated(error: Exception, answer: Answer | None, *, personal: bool = False) -> OutsideError:
+    """The SDK's failure as ours: what a person or the inbox can do about it; `personal` under a person's token. No secrets in the words."""
     cause = _transport_failure(error)
     if cause is not None:
         # A failure while the body arrives does not name its request; the answer's head has been seen then.
@@ -270,7 +289,7 @@ def translated(error: Exception, answer: Answer | None) -> OutsideError:
     match answer.status:
         case status if status == 401 or isinstance(error, AuthenticationError) or (status < 300 and answer.page):
             # A token it does not take is answered with 203 and a sign-in page, too.
-            return NotNow("Azure DevOps does not accept Callboard's identity.")
+            return _unwelcome(says, personal=personal)
         case 429:
             return NotNow("Azure DevOps asks us to slow down.", after=answer.after)
         case 404 | 410:
@@ -285,6 +304,20 @@ def translated(error: Exception, answer: Answer | None) -> OutsideError:
             return Gone(says)
         case _:
             return Refused(says)
+
+
+def _unwelcome(says: str, *, personal: bool) -> OutsideError:
+    """Whom it does not let in: the bot, a person it knows too well, or a person whose sign-in is over.
+
+    https://learn.microsoft.com/azure/devops/organizations/accounts/faq-user-and-permissions-management
+    """
+    if not personal:
+        return NotNow("Azure DevOps does not accept Callboard's identity.")
+    if "VS403366" in says or "access level" in says:
+        return Refused("Your Azure DevOps account has no licence for this: ask an administrator for Basic access.")
+    if "TF400813" in says:
+        return Refused("You are not a member of the Azure DevOps organisation, or may not do this there: ask an administrator to add you.")
+    return SignInNeeded("Azure DevOps does not accept your sign-in any more. Sign in again.")
 
 
 def _transport_failure(error: Exception) -> requests.RequestException | None:
