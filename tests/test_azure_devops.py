@@ -407,6 +407,8 @@ LOCATIONS = (  # id, area, resource, route, resource version
     ("35a80daf-7f30-45fc-86e8-6b813d9c90df", "build", "logs", "{project}/_apis/{area}/builds/{buildId}/{resource}/{logId}", 2),
     ("b8aac6c9-744b-46e1-88fc-3550969f9313", "build", "stages", "{project}/_apis/{area}/builds/{buildId}/{resource}/{stageRefName}", 1),
     ("1db06c96-014e-44e1-ac91-90b2d4b3e984", "build", "artifacts", "{project}/_apis/{area}/builds/{buildId}/{resource}", 5),
+    ("00d9565f-ed9c-4a06-9a50-00e7896ccab4", "Location", "ConnectionData", "_apis/{resource}", 1),
+    ("28010c54-d0c0-4c89-a5b0-1c9e188b9fb7", "IMS", "Identities", "_apis/{resource}/{identityId}", 1),
     ("603fe2ac-9723-48b9-88ad-09305aa6c6e1", "core", "projects", "_apis/{resource}/{*projectId}", 4),
     (
         "c2570c3b-5b3f-41b8-98bf-5407bfde8d58",
@@ -468,7 +470,7 @@ class Service:
     def hosts(self) -> Mapping[str, web.Application]:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
-        return {"dev.azure.com": app, "vsrm.dev.azure.com": app}
+        return {"dev.azure.com": app, "vsrm.dev.azure.com": app, "vssps.dev.azure.com": app}
 
     def pages(self) -> Mapping[str, web.Application]:
         return {}
@@ -749,8 +751,8 @@ async def test_approvals_of_a_run_and_of_the_project_know_their_stage(azure: Azu
 
     assert of_run == of_project
     assert [(one.id, one.run_id, one.stage, one.environment, one.minimum) for one in of_run] == [("a2", 42, "prod", "prod", 1)]
-    assert service.queries[1] == {"approvalIds": "a2", "$expand": "steps"}
-    assert service.queries[2] == {"state": "pending", "$expand": "steps"}
+    assert service.queries[1] == {"approvalIds": "a2", "$expand": "steps,permissions"}
+    assert service.queries[2] == {"state": "pending", "$expand": "steps,permissions"}
 
 
 async def test_an_approval_that_the_timeline_does_not_name_belongs_to_the_stage_that_waits(azure: AzureDevOps, service: Service) -> None:
@@ -774,6 +776,9 @@ async def test_a_run_without_parameters_anywhere_has_none(azure: AzureDevOps, se
     assert (await azure.run(42)).parameters == {}
 
 
+I_AM_GRACE = Said(
+    {"authenticatedUser": {"id": GRACE.oid, "providerDisplayName": GRACE.name, "properties": {"Account": {"$value": GRACE.email}}}}
+)
 PENDING = Approval(
     "a2",
     42,
@@ -787,7 +792,7 @@ PENDING = Approval(
 
 
 async def test_an_answer_goes_out_and_what_the_service_then_says_comes_back(azure: AzureDevOps, service: Service) -> None:
-    service.says = {"PATCH pipelines/approvals": Said(listed(APPROVED))}
+    service.says = {"GET connectiondata": I_AM_GRACE, "PATCH pipelines/approvals": Said(listed(APPROVED))}
 
     after = await azure.decide(PENDING, Answer.APPROVE, "Good numbers.")
 
@@ -798,7 +803,7 @@ async def test_an_answer_goes_out_and_what_the_service_then_says_comes_back(azur
 
 
 async def test_an_answer_that_changes_nothing_is_refused_although_the_service_says_200(azure: AzureDevOps, service: Service) -> None:
-    service.says = {"PATCH pipelines/approvals": [Said(listed(APPROVAL)), Said(listed())]}
+    service.says = {"GET connectiondata": I_AM_GRACE, "PATCH pipelines/approvals": [Said(listed(APPROVAL)), Said(listed())]}
 
     with pytest.raises(Refused, match="did not accept"):
         await azure.decide(PENDING, Answer.APPROVE, "")
@@ -806,8 +811,29 @@ async def test_an_answer_that_changes_nothing_is_refused_although_the_service_sa
         await azure.decide(PENDING, Answer.APPROVE, "")
 
 
+async def test_an_answer_that_is_recorded_as_somebody_elses_did_not_take(azure: AzureDevOps, service: Service) -> None:
+    service.says = {
+        "GET connectiondata": Said({"authenticatedUser": {"id": ADA.oid, "providerDisplayName": ADA.name}}),
+        "PATCH pipelines/approvals": Said(listed(APPROVED)),
+    }
+
+    with pytest.raises(Refused, match="did not record this as your answer"):
+        await azure.decide(PENDING, Answer.APPROVE, "Good numbers.")
+
+
+async def test_what_the_service_ignores_is_neither_deferred_nor_handed_over(azure: AzureDevOps, service: Service) -> None:
+    service.says = {"GET connectiondata": I_AM_GRACE, "PATCH pipelines/approvals": Said(listed(APPROVAL))}
+
+    with pytest.raises(Refused, match="did not record this as your approval for later"):
+        await azure.defer(PENDING, datetime(2026, 11, 23, 18, tzinfo=UTC), "Later.")
+    with pytest.raises(Refused, match="did not hand it over"):
+        await azure.reassign(PENDING, Person(ADA.name, ADA.email, ADA.oid), "You.")
+    assert service.bodies[0] == [{"approvalId": "a2", "status": "deferred", "deferredTo": "2026-11-23T18:00:00Z", "comment": "Later."}]
+    assert service.bodies[1][0]["assignedApprover"] == {"id": GRACE.oid}
+
+
 async def test_one_of_two_approvers_is_an_accepted_answer(azure: AzureDevOps, service: Service) -> None:
-    service.says = {"PATCH pipelines/approvals": Said(listed(APPROVED | {"status": "pending"}))}
+    service.says = {"GET connectiondata": I_AM_GRACE, "PATCH pipelines/approvals": Said(listed(APPROVED | {"status": "pending"}))}
 
     after = await azure.decide(PENDING, Answer.APPROVE, "Good numbers.")
 
@@ -1188,7 +1214,8 @@ async def test_somebody_who_is_no_approver_is_refused_and_an_approver_may_say_no
 
     with pytest.raises(Refused, match="not an approver"):
         await ada.decide(approval, Answer.APPROVE, "")
-    decided = await azure.decide(approval, Answer.REJECT, "Too slow.")
+    grace = azure.acting(lambda: organisation.tokens.issue(GRACE, AZURE_DEVOPS, ("vso.build_execute",)))
+    decided = await grace.decide(approval, Answer.REJECT, "Too slow.")
 
     assert decided.state is ApprovalState.REJECTED
     run = await until(azure, run.id, State.REJECTED, State.FAILED, State.CANCELED, State.SUCCEEDED)

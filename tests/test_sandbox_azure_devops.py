@@ -25,7 +25,7 @@ from sandbox.azure_devops.plan import BadPipeline, Plan, PlanJob, PlanStage, Pla
 from sandbox.azure_devops.records import Check
 from sandbox.azure_devops.repository import NoSuchThing, Repository
 from sandbox.azure_devops.server import AzureDevOps
-from sandbox.names import ADA, AGENT, ALAN, BOT, GRACE, GUEST, Character
+from sandbox.names import ADA, AGENT, ALAN, BOT, GRACE, GUEST, RADIA, Character
 from sandbox.tokens import AZURE_DEVOPS
 from sandbox.world import World
 from tests.sandboxes import proxy, trust
@@ -289,7 +289,7 @@ async def test_the_sdk_finds_its_way_and_reads_everything(site: Site) -> None:
         "tests": [],
         "environments": ["qa", "prod"],
         "releases": [],
-        "approval": ["view, update", run],
+        "approval": ["view", run],
         "subscription": ["enabled", "********"],
         "elsewhere": 0,
     }
@@ -332,11 +332,15 @@ async def test_who_is_not_an_approver_is_refused_and_the_token_says_who_approved
 
     refused, error = await site.ask("PATCH", "pipelines/approvals", ALAN, body=answer)
     accepted, given = await site.ask("PATCH", "pipelines/approvals", GRACE, body=answer)
-    again, late = await site.ask("PATCH", "pipelines/approvals", BOT, body=answer)
+    again, late = await site.ask("PATCH", "pipelines/approvals", RADIA, body=answer)
 
     assert (refused, error["typeKey"], error["eventId"]) == (403, "ApprovalUnauthorizedException", 3000)
     assert accepted == 200
-    assert [step.get("actualApprover", {}).get("displayName") for step in given["value"][0]["steps"]] == ["Grace Hopper", None]
+    assert [step.get("actualApprover", {}).get("displayName") for step in given["value"][0]["steps"]] == [
+        "Grace Hopper",
+        None,
+        None,
+    ]
     assert (again, late["typeKey"]) == (400, "ApprovalAlreadyCompletedException")
 
 
@@ -347,7 +351,7 @@ async def test_permissions_are_the_callers_own(site: Site) -> None:
         who.name: (await site.value("pipelines/approvals?state=pending&$expand=permissions", who))[0]["permissions"] for who in (ADA, GRACE)
     }
 
-    assert seen == {"Ada Lovelace": "view", "Grace Hopper": "view, update"}
+    assert seen == {"Ada Lovelace": "view", "Grace Hopper": "view, update, reassign"}
 
 
 async def test_the_check_of_an_environment_is_changed_by_administrators_only(site: Site) -> None:

@@ -108,7 +108,7 @@ async def test_every_page_shows_itself_and_allows_nothing_from_elsewhere(site: S
         "/_git/ml-delivery": "Merge a change to main",
         f"/_git/ml-delivery/commit/{sha}": "callboard.toml",
         "/_environments": "Azure Kubernetes Service",
-        "/_environments/2": "1 of 2 must approve",
+        "/_environments/2": "1 of 3 must approve",
         "/_settings/serviceHooks": "Nobody is subscribed",
     }
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sandbox.azure_devops.records import Approval, ApprovalStep, Check
-from sandbox.names import Character
+from sandbox.azure_devops.records import Approval, ApprovalStep, Assigned, Check
+from sandbox.names import ADO_GROUPS, PEOPLE, Character
 
 OPEN = ("pending", "uninitiated", "deferred")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody decides: `status` is `approved` or `rejected`."""
+    """What somebody decides: `status` is `approved`, `rejected` or `deferred` (approved from `until` on), or to whom they hand it over."""
 
     id: str
-    status: str
+    status: str = ""
     comment: str = ""
+    until: datetime | None = None
+    to: str = ""
 
 
 class Denied(Exception):
@@ -56,14 +58,22 @@ def ask(check: Check, run: int, stage: str, attempt: int, at: datetime) -> Appro
     )
 
 
+def mine_of(approval: Approval, who: Character) -> tuple[int, ...]:
+    """The orders of the steps that are this person's: their own first, then those of their groups."""
+    own = [step.order for step in approval.steps if step.approver == who.oid]
+    groups = {group.oid for group in ADO_GROUPS if who.oid in group.members}
+    return (*own, *(step.order for step in approval.steps if step.approver in groups))
+
+
 def refusal(approval: Approval, who: Character, requester: str) -> Denied | None:
     """Why this person may not answer now; None if they may."""
-    mine = [step for step in approval.steps if step.approver == who.oid]
-    if not mine:
+    mine = [step for step in approval.steps if step.order in mine_of(approval, who)]
+    answered = any(step.actual == who.oid for step in approval.steps)
+    if not mine and not answered:
         return _forbidden(f"{who.name} is not an approver of this check and may not answer it.")
     if who.oid in approval.blocked or (approval.requester_excluded and who.oid == requester):
         return _forbidden(f"{who.name} requested this run, and its requester may not approve it.")
-    if approval.status not in OPEN:
+    if approval.status not in OPEN or answered:
         return _closed(approval)
     if all(step.status == "uninitiated" for step in mine):
         return Denied(400, "ApprovalBadRequestException", f"It is not yet the turn of {who.name}: approvals are given in sequence.")
@@ -76,19 +86,66 @@ def decide(approval: Approval, who: Character, answer: Answer, requester: str, a
     """Write the answer into the approval. Raises Denied."""
     if denied := refusal(approval, who, requester):
         raise denied
-    if answer.status not in {"approved", "rejected"}:
+    if answer.to:
+        _hand_over(approval, who, answer, requester, at)
+        return
+    if answer.status not in {"approved", "rejected", "deferred"}:
         raise Denied(400, "ApprovalBadRequestException", f"An approval cannot be set to '{answer.status}' by its approver.")
-    step = next(step for step in approval.steps if step.approver == who.oid and step.status == "pending")
-    step.status, step.actual, step.comment = answer.status, who.oid, answer.comment
+    if answer.status == "deferred" and (answer.until is None or answer.until <= at):
+        raise Denied(400, "ApprovalBadRequestException", "An approval is deferred to a time to come.")
+    step = _pending(approval, who)
+    step.status, step.actual, step.comment, step.deferred = answer.status, who.oid, answer.comment, answer.until
     step.modified, step.modified_by = at, who.oid
     approval.modified = at
-    given = sum(step.status == "approved" for step in approval.steps)
     if answer.status == "rejected":
         close(approval, "rejected", at)
-    elif given >= (approval.minimum or len(approval.steps)):
+    elif answer.status == "approved":
+        _go_on(approval, at)
+
+
+def take_effect(approval: Approval, at: datetime) -> bool:
+    """Let the yes of those who deferred it count once its time has come; whether any did."""
+    waits = approval.steps if approval.status in OPEN else []
+    due = [step for step in waits if step.status == "deferred" and step.deferred is not None and step.deferred <= at]
+    for step in due:
+        step.status, step.modified, approval.modified = "approved", at, at
+        _go_on(approval, at)
+    return bool(due)
+
+
+def next_effect(approval: Approval) -> datetime | None:
+    """When the next deferred yes counts."""
+    times = [step.deferred for step in approval.steps if step.status == "deferred" and step.deferred]
+    return min(times) if times and approval.status in OPEN else None
+
+
+def _go_on(approval: Approval, at: datetime) -> None:
+    """After a yes: the end, or the turn of whoever comes next."""
+    given = sum(step.status == "approved" for step in approval.steps)
+    if given >= (approval.minimum or len(approval.steps)):
         close(approval, "approved", at)
     elif following := next((step for step in approval.steps if step.status == "uninitiated"), None):
         following.status, following.initiated = "pending", at
+
+
+def _hand_over(approval: Approval, who: Character, answer: Answer, requester: str, at: datetime) -> None:
+    """Give one's own part to somebody else. Subscribers hear nothing: the service documents no event for it."""
+    known = {member.oid for member in PEOPLE if not member.guest} | {group.oid for group in ADO_GROUPS}
+    if answer.to not in known:
+        raise Denied(400, "ApprovalBadRequestException", "The specified identities are invalid.")
+    if any(step.approver == answer.to for step in approval.steps):
+        raise Denied(400, "ApprovalBadRequestException", "They are an approver of this check already.")
+    if answer.to in approval.blocked or (approval.requester_excluded and answer.to == requester):
+        raise _forbidden("The requester of the run may not approve it.")
+    step = _pending(approval, who)
+    step.history.append(Assigned(step.approver, who.oid, at, answer.comment))
+    step.approver, step.modified, step.modified_by = answer.to, at, who.oid
+    approval.modified = at
+
+
+def _pending(approval: Approval, who: Character) -> ApprovalStep:
+    by_order = {step.order: step for step in approval.steps}
+    return next(by_order[order] for order in mine_of(approval, who) if by_order[order].status == "pending")
 
 
 def close(approval: Approval, status: str, at: datetime) -> None:
@@ -102,7 +159,7 @@ def close(approval: Approval, status: str, at: datetime) -> None:
 
 def permissions(approval: Approval, who: Character, requester: str) -> str:
     """What the caller may do with it, in the words of `$expand=permissions`."""
-    return "view" if refusal(approval, who, requester) else "view, update"
+    return "view" if refusal(approval, who, requester) else "view, update, reassign"
 
 
 def _forbidden(message: str) -> Denied:

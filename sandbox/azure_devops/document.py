@@ -36,6 +36,10 @@ class Word(str):
         word.at = at
         return word
 
+    def __getnewargs__(self) -> tuple[str, Place]:
+        """What a copy is made of: a stage that runs again keeps its earlier attempt."""
+        return str(self), self.at
+
 
 class Table(dict["Word", "Node"]):
     """A mapping."""

@@ -191,6 +191,8 @@ class Hooks:
 
     def happened(self, event: Event, *, delay: float = 0) -> None:
         """Tell everyone it interests, after `delay` seconds (of the service's own pace)."""
+        if self._faults.take("hooks.drop") is not None:
+            return
         for subscription in self._subscriptions:
             if subscription.event == event.kind and subscription.status == "enabled" and event.interests(subscription.inputs):
                 self._queue(subscription, event, delay)

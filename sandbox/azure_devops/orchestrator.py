@@ -9,8 +9,10 @@ import asyncio
 import copy
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 from xml.etree.ElementTree import ParseError
@@ -191,6 +193,16 @@ class Orchestrator:
             self._told(run, approval)
         self._keep(run)
 
+    def environment_removed(self, environment: Environment) -> None:
+        """Nobody can approve for what is gone: what waited for it fails."""
+        for approval in self._store.approvals:
+            if approval.environment == environment.id and approval.status == "pending":
+                run = self._run(approval.run)
+                approvals.close(approval, "canceled", now())
+                self._store.approvals.keep(approval.id, approval)
+                self._told(run, approval)
+                self._keep(run)
+
     def _conduct(self, run: Run) -> None:
         present = self._conductors.get(run.id)
         if present is None or present.done():
@@ -288,15 +300,25 @@ class Orchestrator:
         if not stage.approvals:
             self._ask(run, stage)
         asked = self._store.approvals_of(stage)
-        waiting = [approval for approval in asked if approval.status == "pending"]
-        if waiting and not stage.canceling:
-            left = (min(approval.expires for approval in waiting) - now()).total_seconds()
 
-            def decided() -> bool:
-                return stage.canceling or all(one.status != "pending" for one in asked) or any(one.status == "rejected" for one in asked)
+        def decided() -> bool:
+            return stage.canceling or all(one.status != "pending" for one in asked) or any(one.status == "rejected" for one in asked)
 
+        def stirred(moment: datetime) -> bool:
+            return decided() or _next_moment(asked) != moment
+
+        while not decided():
+            moment = _next_moment(asked)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changes.until(decided), max(left, 0))
+                await asyncio.wait_for(self._changes.until(partial(stirred, moment)), max((moment - now()).total_seconds(), 0))
+            for approval in asked:
+                if approvals.take_effect(approval, now()):
+                    self._store.approvals.keep(approval.id, approval)
+                    if approval.status != "pending":
+                        self._told(run, approval)
+                    self._keep(run)
+            if any(one.status == "pending" and one.expires <= now() for one in asked):
+                break
         if stage.canceling:
             return "canceled"
         for approval in asked:
@@ -307,6 +329,11 @@ class Orchestrator:
                 self._told(run, approval)
         if any(approval.status == "rejected" for approval in asked):
             return "rejected"
+        gone = [found for one in asked if (found := self._store.environments.get(one.environment)) is not None and found.deleted]
+        if gone:
+            missing = f"Environment {gone[0].name} could not be found. The environment does not exist or has been deleted."
+            stage.jobs[0].issues.append(Issue("error", missing))
+            return "failed"
         return None if all(approval.status == "approved" for approval in asked) else "skipped"
 
     def _ask(self, run: Run, stage: Stage) -> None:
@@ -593,6 +620,12 @@ def predefined(run: Run, pipeline: str) -> dict[str, str]:
         "System.DefinitionName": pipeline,
         "System.HostType": "build",
     }
+
+
+def _next_moment(asked: Sequence[Approval]) -> datetime:
+    """When something happens to what is asked, unless somebody answers before."""
+    waiting = [approval for approval in asked if approval.status == "pending"]
+    return min(at for one in waiting for at in (one.expires, approvals.next_effect(one)) if at is not None)
 
 
 def _again(run: Run, stage: Stage, *, everything: bool) -> None:

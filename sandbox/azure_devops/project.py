@@ -6,9 +6,11 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sandbox.azure_devops.approvals import Answer, Denied
 from sandbox.azure_devops.changes import Changes
@@ -25,15 +27,18 @@ from sandbox.names import (
     AGENT,
     BOT,
     GRACE,
+    KATHERINE,
     LOCATION,
     PIPELINE,
     PIPELINE_ID,
     PROJECT,
+    RADIA,
     REGISTRY,
     RESOURCE_GROUP,
     SUBSCRIPTION,
     WORKSPACE,
     Character,
+    Group,
 )
 from sandbox.tokens import AZURE_DEVOPS
 from sandbox.world import World
@@ -56,6 +61,7 @@ class Project:
     def __init__(self, world: World, *, run_job: RunJob, compile: Compile) -> None:
         folder = world.folder / "azure-devops"
         self.store = Store(world.state)
+        self.faults = world.faults
         self.changes = Changes()
         releases = ReleaseStore(world.state)
         self.hooks = Hooks(self.store, releases, world.faults, self.changes)
@@ -179,6 +185,27 @@ class Project:
         self.orchestrator.decide(approval, who, answer)
         return approval
 
+    def protect(self, environment: str, approvers: Sequence[Character | Group], *, requester_may: bool = False, **settings: Any) -> None:
+        """Let these people and groups decide on what goes to an environment, from the next run on; `settings` are fields of its check."""
+        for check in self.store.checks:
+            of = self.store.environments.get(check.environment)
+            if of is not None and of.name == environment:
+                made = replace(check, approvers=[who.oid for who in approvers], requester_excluded=not requester_may, **settings)
+                self.store.checks.keep(check.id, made)
+
+    def remove_environment(self, who: Character, name: str) -> None:
+        """Delete an environment; what waits for it fails. Raises Denied."""
+        _allow(who, ADMINISTER, "Administer environments", f"for environment {name}")
+        found = self.store.environment(name)
+        if found is None:
+            raise Denied(404, "EnvironmentNotFoundException", f"Environment {name} does not exist or has been deleted.")
+        found.deleted = True
+        self.store.environments.keep(found.id, found)
+        for check in self.store.checks:
+            if check.environment == found.id:
+                self.store.checks.drop(check.id)
+        self.orchestrator.environment_removed(found)
+
     def administer(self, who: Character) -> None:
         """Whether the person may edit subscriptions, checks and the permissions of environments. Raises Denied."""
         _allow(who, ADMINISTER, "Edit subscriptions", "")
@@ -261,11 +288,11 @@ class Project:
         check = Check(
             id=number,
             environment=prod.id,
-            approvers=[GRACE.oid, BOT.oid],
+            approvers=[GRACE.oid, KATHERINE.oid, RADIA.oid],
             minimum=1,
             execution_order="anyOrder",
             instructions=INSTRUCTIONS,
-            requester_excluded=False,
+            requester_excluded=True,
             timeout=MONTH,
             created=at,
             created_by=GRACE.oid,

@@ -155,17 +155,29 @@ class Run:
 
 
 @dataclass(slots=True)
+class Assigned:
+    """Who had the duty before it was handed over, by whom, when and why."""
+
+    approver: str
+    by: str
+    at: datetime
+    comment: str = ""
+
+
+@dataclass(slots=True)
 class ApprovalStep:
-    """One approver's part of an approval; people are given by their ids."""
+    """One approver's part of an approval; people and groups are given by their ids."""
 
     approver: str
     order: int
-    status: str  # uninitiated | pending | approved | rejected | skipped | canceled | timedOut
+    status: str  # uninitiated | pending | deferred | approved | rejected | skipped | canceled | timedOut
     initiated: datetime | None = None
     actual: str | None = None
     comment: str = ""
     modified: datetime | None = None
     modified_by: str | None = None
+    deferred: datetime | None = None  # when a yes that was given takes effect
+    history: list[Assigned] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -217,6 +229,7 @@ class Environment:
     description: str
     created: datetime
     created_by: str
+    deleted: bool = False
 
 
 @dataclass(slots=True)
@@ -328,7 +341,7 @@ class Store:
 
     def environment(self, name: str) -> Environment | None:
         """The environment of that name, in any case of letters."""
-        return next((one for one in self.environments if one.name.lower() == name.lower()), None)
+        return next((one for one in self.environments if one.name.lower() == name.lower() and not one.deleted), None)
 
     def approvals_of(self, stage: Stage) -> list[Approval]:
         """What this attempt of the stage waits for, or waited."""

@@ -11,7 +11,7 @@ from sandbox.azure_devops import release_views as views
 from sandbox.azure_devops.events import Event
 from sandbox.azure_devops.records import Store, now
 from sandbox.azure_devops.releases import Json, Place, Release, ReleaseApproval, ReleaseDeployment, ReleaseStage, ReleaseStore, When
-from sandbox.azure_devops.views import BASE, when
+from sandbox.azure_devops.views import BASE, name_of, when
 from sandbox.names import COLLECTION_ID, PROJECT, PROJECT_ID
 
 CREATED = "ms.vss-release.release-created-event"
@@ -98,7 +98,7 @@ def _content(event: Event, release: Release, stage: ReleaseStage | None, release
     asked = releases.approvals.get(event.approval) if event.approval else None
     if stage is None:
         past = "created" if event.kind == CREATED else "abandoned"
-        who = views.name_of(release.created_by if event.kind == CREATED else release.modified_by)
+        who = name_of(release.created_by if event.kind == CREATED else release.modified_by)
         text = f"Release {release.name} {past}."
         return text, f"{text}\r\nBy: {who}", {"release": views.release(release, releases, builds)}
     if asked is not None:
@@ -107,10 +107,10 @@ def _content(event: Event, release: Release, stage: ReleaseStage | None, release
         if event.kind == ASKED:
             text = f"{before} deployment approval pending for release {release.name} on stage {stage.name}."
             since = asked.created.strftime("%d %B %Y %H:%M:%S (UTC)")
-            return text, f"{text}\r\nPending on: {views.name_of(asked.approver)}\r\nPending since: {since}", whole
+            return text, f"{text}\r\nPending on: {name_of(asked.approver)}\r\nPending since: {since}", whole
         done = "Succeeded" if asked.status == "approved" else "Rejected"
         text = f"{before} Deployment approval for deployment of release {release.name} on stage {stage.name} {done}."
-        return text, f"{text}\r\nApprover: {views.name_of(asked.approved_by)}\r\nComment: {asked.comment}", whole
+        return text, f"{text}\r\nApprover: {name_of(asked.approved_by)}\r\nComment: {asked.comment}", whole
     of = next((one for one in stage.deployments if one.attempt == event.attempt), None)
     resource: Json = {"environment": views.stage(release, stage, releases)}
     if event.kind == STARTED:

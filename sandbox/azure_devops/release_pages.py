@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from sandbox.azure_devops import release_views as views
 from sandbox.azure_devops import releases as rules
 from sandbox.azure_devops import show
 from sandbox.azure_devops.approvals import Denied
@@ -17,7 +16,7 @@ from sandbox.azure_devops.orchestrator import Places
 from sandbox.azure_devops.project import Project
 from sandbox.azure_devops.records import Step
 from sandbox.azure_devops.releases import Release, ReleaseApproval, ReleaseDeployment, ReleaseStage
-from sandbox.azure_devops.views import MEMBERS
+from sandbox.azure_devops.views import MEMBERS, name_of
 from sandbox.names import ADO_GROUPS, AGENT, Character
 
 PATH = "/_releaseProgress"
@@ -192,17 +191,17 @@ def words(stage: ReleaseStage) -> str:
 
 def why(release: Release) -> str:
     """Why the release exists, and for whom."""
-    who = views.name_of(release.created_for)
+    who = name_of(release.created_for)
     return f"Continuous deployment for {who}" if release.reason == "continuousIntegration" else f"Created by {who}"
 
 
-_SHOWN: dict[str, Any] = {"stage_mood": mood, "stage_words": words, "why": why, "name_of": views.name_of}
+_SHOWN: dict[str, Any] = {"stage_mood": mood, "stage_words": words, "why": why, "name_of": name_of}
 
 
 def _identities() -> list[tuple[str, str]]:
     """To whom an approval can be handed over: ids and names."""
     people = [(who.oid, who.name) for who in MEMBERS if who is not AGENT]
-    return people + [(group.oid, views.name_of(group.oid)) for group in ADO_GROUPS]
+    return people + [(group.oid, name_of(group.oid)) for group in ADO_GROUPS]
 
 
 def _interesting(steps: list[tuple[ReleaseStage, ReleaseDeployment, Step]]) -> tuple[ReleaseStage, ReleaseDeployment, Step] | None:

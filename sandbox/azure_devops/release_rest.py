@@ -30,7 +30,7 @@ from sandbox.azure_devops.releases import (
     allow,
     groups_of,
 )
-from sandbox.azure_devops.views import MEMBERS, collection
+from sandbox.azure_devops.views import MEMBERS, collection, name_of
 from sandbox.azure_devops.wire import ApiError, Call, Handler, Location, Scopes, ok, route
 from sandbox.names import ADO_GROUPS
 
@@ -198,7 +198,7 @@ class ReleaseRest:
                 query.get("definitionid", "") in {"", str(one.definition)}
                 and state in {"", "undefined", one.status}
                 and text in one.name.lower()
-                and creator in {"", one.created_by, views.name_of(one.created_by).lower()}
+                and creator in {"", one.created_by, name_of(one.created_by).lower()}
                 and (not numbers or str(one.id) in numbers)
                 and build in {"", str(one.build)}
                 and bool(stages)

@@ -5,7 +5,6 @@ https://learn.microsoft.com/rest/api/azure/devops/release/
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Collection
 from typing import Any
 
@@ -22,13 +21,12 @@ from sandbox.azure_devops.releases import (
     ReleaseStore,
     When,
 )
-from sandbox.azure_devops.views import BASE, EMPTY, KNOWN, present, when
-from sandbox.names import ADO_GROUPS, COLLECTION_ID, ORGANIZATION, PROJECT, PROJECT_ID
+from sandbox.azure_devops.views import BASE, EMPTY, identity, present, when
+from sandbox.names import ORGANIZATION, PROJECT, PROJECT_ID
 
 API = f"https://vsrm.dev.azure.com/{ORGANIZATION}/{PROJECT_ID}/_apis/Release"
 WEB = f"{BASE}/{PROJECT_ID}"
 _PROJECT: Json = {"id": PROJECT_ID, "name": PROJECT}
-_GROUPS = {group.oid: group for group in ADO_GROUPS}
 
 _TASK = {
     "succeeded": "succeeded",
@@ -37,32 +35,6 @@ _TASK = {
     "canceled": "canceled",
     "skipped": "skipped",
 }
-
-
-def identity(id: str) -> Json:
-    """An IdentityRef of a person, a service or a group; groups are containers."""
-    group = _GROUPS.get(id)
-    if group is None:
-        return views.identity(id)
-    descriptor = f"vssgp.{base64.urlsafe_b64encode(id.encode()).decode().rstrip('=')}"
-    avatar = f"{BASE}/_apis/GraphProfile/MemberAvatars/{descriptor}"
-    return {
-        "displayName": name_of(id),
-        "url": f"https://spsprodweu1.vssps.visualstudio.com/A{COLLECTION_ID}/_apis/Identities/{id}",
-        "_links": {"avatar": {"href": avatar}},
-        "id": id,
-        "uniqueName": f"vstfs:///Classification/TeamProject/{PROJECT_ID}\\{group.name}",
-        "imageUrl": avatar,
-        "isContainer": True,
-        "descriptor": descriptor,
-    }
-
-
-def name_of(id: str | None) -> str:
-    """How people read an identity; groups have their project in front."""
-    if id is None:
-        return ""
-    return f"[{PROJECT}]\\{_GROUPS[id].name}" if id in _GROUPS else KNOWN[id].name
 
 
 def release_url(record: Release) -> str:

@@ -26,9 +26,9 @@ from sandbox.azure_devops.release_rest import ReleaseRest
 from sandbox.azure_devops.repository import MAIN, NoSuchThing
 from sandbox.azure_devops.views import Json, collection
 from sandbox.azure_devops.wire import ApiError, Call, Location, Scopes, ok, route
-from sandbox.names import BOT, COLLECTION_ID, PROJECT, PROJECT_ID, REPOSITORY_ID, Character
+from sandbox.names import ADO_GROUPS, BOT, COLLECTION_ID, PROJECT, PROJECT_ID, REPOSITORY_ID, Character, Group
 
-DEV, VSRM = "dev.azure.com", "vsrm.dev.azure.com"
+DEV, VSRM, VSSPS = "dev.azure.com", "vsrm.dev.azure.com", "vssps.dev.azure.com"
 
 ThingT = TypeVar("ThingT")
 
@@ -186,16 +186,19 @@ class Rest:
         return ok(views.project())
 
     async def _identities(self, call: Call) -> web.Response:
-        people = {who.oid: who for who in views.MEMBERS}
+        everybody = {who.oid: who for who in views.MEMBERS} | views.GROUPS
+        members = call.query.get("querymembership", "none").lower() != "none"
         if asked := call.values.get("identityId"):
-            who = call.who if asked == "me" else people.get(asked.lower())
+            who = call.who if asked == "me" else everybody.get(asked.lower())
             if who is None:
                 raise ApiError(404, "IdentityNotFoundException", f"VS403283: Could not find an identity with the id {asked}.")
-            return ok(_identity(who))
+            return ok(_identity(who, members=members))
         wanted = call.query.get("filtervalue", "").lower()
-        found = [people[oid] for oid in call.names("identityids") if oid in people]
-        found += [who for who in views.MEMBERS if wanted and wanted in {who.name.lower(), who.email.lower()}]
-        return ok(collection(_identity(who) for who in found))
+        found = [everybody[oid] for oid in call.names("identityids") if oid in everybody]
+        descriptors = call.names("descriptors")
+        found += [who for who in everybody.values() if _descriptor(who).lower() in descriptors]
+        found += [who for who in everybody.values() if wanted and wanted in _names_of(who)]
+        return ok(collection(_identity(who, members=members) for who in found))
 
     async def _pipelines(self, call: Call) -> web.Response:
         if "pipelineId" in call.values:
@@ -380,10 +383,14 @@ class Rest:
     async def _decide(self, call: Call) -> web.Response:
         if "approvalId" in call.values or not isinstance(call.body, list) or not call.body:
             raise ApiError(400, "InvalidRequestContentException", "Approvals are updated in a list, at the URL of the collection.")
-        expand = frozenset({"steps"})
+        expand = frozenset({"steps", "permissions"})
         decided = []
         for update in call.body:
-            answer = Answer(str(update.get("approvalId", "")).lower(), str(update.get("status", "")), str(update.get("comment") or ""))
+            answer = _answer_of(update)
+            before = self._store.approvals.get(answer.id)
+            if before is not None and self._project.faults.take("ado.200_unchanged") is not None:
+                decided.append(before)
+                continue
             with _refusals():
                 decided.append(self._project.decide(call.who, answer))
         return ok(collection(views.approval(one, self._store, call.who, expand) for one in decided))
@@ -429,7 +436,8 @@ class Rest:
         if "environmentId" in call.values:
             return ok(views.environment(self._environment(call.number("environmentId"))))
         name = call.query.get("name", "").lower()
-        return ok(collection(views.environment(one) for one in self._store.environments if name in {"", one.name.lower()}))
+        present = [one for one in self._store.environments if not one.deleted]
+        return ok(collection(views.environment(one) for one in present if name in {"", one.name.lower()}))
 
     async def _deployments(self, call: Call) -> web.Response:
         environment = self._environment(call.number("environmentId"))
@@ -603,7 +611,7 @@ class Rest:
 
     def _environment(self, number: int) -> Environment:
         found = self._store.environments.get(number)
-        if found is None:
+        if found is None or found.deleted:
             raise ApiError(404, "EnvironmentNotFoundException", f"Environment with ID {number} does not exist or has been deleted.")
         return found
 
@@ -651,23 +659,54 @@ def _refusals() -> Iterator[None]:
         raise ApiError(404, "GitObjectNotFoundException", f"TF401175: {missing}") from None
 
 
+def _answer_of(update: Json) -> Answer:
+    """One update of a list. Raises ApiError."""
+    later, to = update.get("deferredTo"), update.get("reassignTo") or {}
+    try:
+        until = datetime.fromisoformat(str(later)) if later else None
+    except ValueError:
+        raise ApiError(400, "InvalidRequestContentException", f"deferredTo is not a time: {later}") from None
+    return Answer(
+        id=str(update.get("approvalId", "")).lower(),
+        status=str(update.get("status") or ""),
+        comment=str(update.get("comment") or ""),
+        until=until if until is None or until.tzinfo else until.replace(tzinfo=UTC),
+        to=str(to.get("id") or "").lower() if isinstance(to, dict) else "",
+    )
+
+
 def _host(call: Call) -> str:
     return VSRM if call.request.host.startswith("vsrm.") else DEV
 
 
-def _identity(who: Character) -> Json:
-    """An identity of the identity service, as ConnectionData has it, too."""
+def _identity(who: Character | Group, *, members: bool = False) -> Json:
+    """An identity of the identity service, as ConnectionData has it, too; with whom it belongs to, and who belongs to it."""
     reference = views.identity(who.oid)
-    return {
+    group = isinstance(who, Group)
+    document: Json = {
         "id": who.oid,
-        "descriptor": f"Microsoft.IdentityModel.Claims.ClaimsIdentity;{who.oid}",
+        "descriptor": _descriptor(who),
         "subjectDescriptor": reference["descriptor"],
-        "providerDisplayName": who.name,
+        "providerDisplayName": reference["displayName"],
         "isActive": True,
+        "isContainer": group,
         "properties": {"Account": {"$type": "System.String", "$value": reference["uniqueName"]}},
         "resourceVersion": 2,
         "metaTypeId": 1 if who is BOT else 0,
     }
+    if members:
+        document["memberOf"] = [_descriptor(one) for one in ADO_GROUPS if who.oid in one.members]
+        document["members"] = [_descriptor(views.KNOWN[oid]) for oid in who.members] if isinstance(who, Group) else []
+    return document
+
+
+def _descriptor(who: Character | Group) -> str:
+    kind = "Microsoft.TeamFoundation.Identity" if isinstance(who, Group) else "Microsoft.IdentityModel.Claims.ClaimsIdentity"
+    return f"{kind};{who.oid}"
+
+
+def _names_of(who: Character | Group) -> set[str]:
+    return {views.name_of(who.oid).lower(), who.name.lower(), *({who.email.lower()} if isinstance(who, Character) else ())}
 
 
 def _one_of(listed: Sequence[ThingT], wanted: object, key: Callable[[ThingT], object]) -> ThingT:
@@ -730,7 +769,7 @@ def _check_of(number: int, environment: int, body: Json, who: Character) -> Chec
     """A check from a request. Raises ApiError."""
     settings = body.get("settings") or {}
     approvers = [str((one or {}).get("id", "")).lower() for one in settings.get("approvers") or []]
-    known = {member.oid for member in views.MEMBERS}
+    known = {*(member.oid for member in views.MEMBERS), *views.GROUPS}
     if not approvers or any(approver not in known for approver in approvers):
         raise ApiError(400, "CheckConfigurationException", "The specified identities are invalid.")
     at = now()

@@ -14,7 +14,7 @@ from sandbox.azure_devops.orchestrator import RunJob
 from sandbox.azure_devops.pages import PREFIX, Pages
 from sandbox.azure_devops.project import Compile, Project
 from sandbox.azure_devops.releases import Release
-from sandbox.azure_devops.rest import DEV, VSRM, Rest
+from sandbox.azure_devops.rest import DEV, VSRM, VSSPS, Rest
 from sandbox.azure_devops.wire import Host
 from sandbox.names import BOT, Character
 from sandbox.world import World
@@ -32,7 +32,7 @@ class AzureDevOps:
 
     def hosts(self) -> Mapping[str, web.Application]:
         """See Service."""
-        return {host: Host(self._rest.locations(host), self._world.tokens, self._world.faults).app() for host in (DEV, VSRM)}
+        return {host: Host(self._rest.locations(host), self._world.tokens, self._world.faults).app() for host in (DEV, VSRM, VSSPS)}
 
     def pages(self) -> Mapping[str, web.Application]:
         """See Service."""

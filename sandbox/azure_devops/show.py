@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sandbox.azure_devops.records import Approval, Job, Run, Stage, Step
-from sandbox.azure_devops.views import KNOWN
+from sandbox.azure_devops.views import KNOWN, name_of
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _STAMPED = re.compile(r"^(\d{4}-\d\d-\d\dT[\d:.]+Z) ?(.*)$")
@@ -101,7 +101,7 @@ def columns(run: Run) -> list[list[Stage]]:
 
 def waits_for(approvals: Collection[Approval]) -> str:
     """What a waiting stage waits for."""
-    people = [KNOWN[step.approver].name for one in approvals for step in one.steps if step.status == "pending"]
+    people = [name_of(step.approver) for one in approvals for step in one.steps if step.status == "pending"]
     return f"Waiting for {' or '.join(people)}" if people else "Waiting"
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from sandbox.azure_devops.approvals import permissions
+from sandbox.azure_devops.approvals import mine_of, permissions
 from sandbox.azure_devops.records import (
     Approval,
     ApprovalStep,
@@ -31,6 +31,7 @@ from sandbox.azure_devops.records import (
 )
 from sandbox.azure_devops.repository import MAIN, Change, Commit, Signature
 from sandbox.names import (
+    ADO_GROUPS,
     AGENT,
     BOT,
     COLLECTION_ID,
@@ -57,6 +58,8 @@ KNOWN = {who.oid: who for who in (*PEOPLE, BOT, AGENT, SERVICE, RELEASE_SERVICE)
 # Guests have an account in the tenant and none in the organisation; so has Linus.
 MEMBERS = (*(person for person in PEOPLE if not person.guest and person is not LINUS), BOT, AGENT)
 
+GROUPS = {group.oid: group for group in ADO_GROUPS}
+
 APPROVAL_CHECK = "8c6f20a7-a545-4486-9777-f762fafe0d4d"
 EMPTY = "00000000-0000-0000-0000-000000000000"
 
@@ -82,7 +85,9 @@ def present(document: Json) -> Json:
 
 
 def identity(id: str) -> Json:
-    """An IdentityRef; a service identity has no mail address, so its unique name is its id."""
+    """An IdentityRef of a person, a service or a group; groups are containers, and a service's unique name is its id."""
+    if id in GROUPS:
+        return _group(id)
     who = KNOWN[id]
     kind = "aadsp" if who in (BOT, AGENT) else "s2s" if who in (SERVICE, RELEASE_SERVICE) else "aad"
     descriptor = f"{kind}.{base64.urlsafe_b64encode(id.encode()).decode().rstrip('=')}"
@@ -96,6 +101,28 @@ def identity(id: str) -> Json:
         "imageUrl": avatar,
         "descriptor": descriptor,
     }
+
+
+def _group(id: str) -> Json:
+    descriptor = f"vssgp.{base64.urlsafe_b64encode(id.encode()).decode().rstrip('=')}"
+    avatar = f"{BASE}/_apis/GraphProfile/MemberAvatars/{descriptor}"
+    return {
+        "displayName": name_of(id),
+        "url": f"https://spsprodweu1.vssps.visualstudio.com/A{COLLECTION_ID}/_apis/Identities/{id}",
+        "_links": {"avatar": {"href": avatar}},
+        "id": id,
+        "uniqueName": f"vstfs:///Classification/TeamProject/{PROJECT_ID}\\{GROUPS[id].name}",
+        "imageUrl": avatar,
+        "isContainer": True,
+        "descriptor": descriptor,
+    }
+
+
+def name_of(id: str | None) -> str:
+    """How people read an identity; groups have their project in front."""
+    if id is None:
+        return ""
+    return f"[{PROJECT}]\\{GROUPS[id].name}" if id in GROUPS else KNOWN[id].name
 
 
 def project() -> Json:
@@ -508,22 +535,30 @@ def approval(record: Approval, store: Store, who: Character, expand: frozenset[s
         },
     }
     if "steps" in expand:
-        document["steps"] = [approval_step(step) for step in record.steps]
+        mine = permissions(record, who, of.requested_for) if "permissions" in expand else None
+        own = set(mine_of(record, who))
+        rights = [mine if step.order in own else "view" for step in record.steps] if mine is not None else [None] * len(record.steps)
+        document["steps"] = [approval_step(step, right) for step, right in zip(record.steps, rights, strict=True)]
     if "permissions" in expand:
         document["permissions"] = permissions(record, who, of.requested_for)
     return document
 
 
-def approval_step(step: ApprovalStep) -> Json:
+def approval_step(step: ApprovalStep, permissions: str | None = None) -> Json:
     """One approver's part; who really answered is `actualApprover`, from the token of the answer."""
     return present(
         {
             "assignedApprover": identity(step.approver),
             "actualApprover": identity(step.actual) if step.actual else None,
             "status": step.status,
+            "deferredTo": when(step.deferred),
             "comment": step.comment or None,
             "order": step.order,
-            "history": [],
+            "history": [
+                {"assignedTo": identity(past.approver), "createdBy": identity(past.by), "createdOn": when(past.at), "comment": past.comment}
+                for past in step.history
+            ],
+            "permissions": permissions,
             "initiatedOn": when(step.initiated),
             "lastModifiedOn": when(step.modified),
             "lastModifiedBy": identity(step.modified_by) if step.modified_by else {"id": EMPTY, "displayName": ""},

@@ -35,6 +35,14 @@ _SIGN_IN = """<!DOCTYPE html>
 """
 
 
+# What it may be told to answer (`ado.409`), each for one method if wanted.
+_REFUSALS: Mapping[int, tuple[str, str, str]] = {
+    403: ("ado.403", "AccessDeniedException", "Access denied: you need permission for this. Contact your administrator."),
+    409: ("ado.409", "ConcurrentUpdateException", "The item was changed by another request at the same moment."),
+    500: ("ado.500", "VssServiceException", "TF30063: An unexpected error occurred."),
+}
+
+
 class ApiError(Exception):
     """An answer that is not a success, in the service's words."""
 
@@ -253,6 +261,9 @@ class Host:
             return answer
         if self._faults.take("ado.503") is not None:
             return web.Response(status=503, text="The service is unavailable.", content_type="text/html")
+        for status, (name, key, said) in _REFUSALS.items():
+            if self._faults.take(name, method=request.method) is not None:
+                return failure(status, key, said)
         if self._faults.take("ado.html") is not None:
             return web.Response(status=203, text=_SIGN_IN, content_type="text/html")
         return None
