@@ -60,7 +60,7 @@ async def bot(folder: Path, slack_port: int) -> AsyncIterator[web.Application]:
                 web_client=web_client,
                 session=session,
                 pipelines=NullPipelines(),
-                identities=NullIdentities(),
+                identities=lambda _: NullIdentities(),
                 models=NullModels(),
             )
             yield callboard.application()

@@ -27,6 +27,8 @@ log = logging.getLogger("bot")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one of the commands; gives the exit code."""
     asked = _parser().parse_args(arguments)
+    if asked.command == "keys" and asked.do == "new":
+        return _new_key()
     try:
         settings = load({**_dotenv(), **os.environ})
     except SettingsProblem as problem:
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return asyncio.run(_hooks(settings, apply=asked.do == "apply", renew=asked.renew, releases=asked.releases))
         case "doctor":
             return asyncio.run(_doctor(settings))
+        case "keys":
+            return asyncio.run(_keys(settings))
         case "parked":
             return asyncio.run(_parked(settings, asked.again))
         case "audit":
@@ -56,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     hooks.add_argument("--renew", action="store_true", help="write all of ours anew, after a change of password or secret")
     hooks.add_argument("--releases", nargs="*", type=int, default=(), metavar="ID", help="classic release definitions to listen to, too")
     commands.add_parser("doctor", help="check settings, Slack, Azure DevOps, hooks and database, and say what to do")
+    keys = commands.add_parser(
+        "keys", help="what people's sign-ins are encrypted under: make a new key, or encrypt everything under the first"
+    )
+    keys.add_argument("do", choices=("new", "rotate"))
     parked = commands.add_parser("parked", help="deliveries that were given up: list them, or put one back")
     parked.add_argument("--again", metavar="REFERENCE", help="put this one back into the inbox")
     audit = commands.add_parser("audit", help="the audit trail: check that nobody has changed it, or write it out as CSV")
@@ -124,7 +132,7 @@ async def _callboard(settings: Settings, url: str) -> AsyncIterator[web.Applicat
     from bot.azure_ml import AzureML  # noqa: PLC0415
     from bot.credential import AZURE, AZURE_DEVOPS, Credential  # noqa: PLC0415
     from bot.database import Database  # noqa: PLC0415
-    from bot.identity import ServiceIdentity  # noqa: PLC0415
+    from bot.identity import identities  # noqa: PLC0415
     from handlers import router  # noqa: PLC0415
 
     environment, team, workspace = settings.environment, settings.team, settings.workspace
@@ -154,7 +162,7 @@ async def _callboard(settings: Settings, url: str) -> AsyncIterator[web.Applicat
             web_client=slack.client(environment.SLACK_BOT_TOKEN.get_secret_value(), session),
             session=session,
             pipelines=pipelines,
-            identities=ServiceIdentity(pipelines),
+            identities=lambda workspace: identities(settings, database, pipelines, workspace),
             models=models,
         )
         try:
@@ -190,6 +198,34 @@ async def _doctor(settings: Settings) -> int:
         findings = await examine(settings, url, _cache(settings.environment))
     _say(*(f"{'fine ' if finding.fine else 'WRONG'}  {finding.what}: {finding.said}" for finding in findings))
     return 0 if all(finding.fine for finding in findings) else 1
+
+
+def _new_key() -> int:
+    from cryptography.fernet import Fernet  # noqa: PLC0415
+
+    _say(Fernet.generate_key().decode())
+    return 0
+
+
+async def _keys(settings: Settings) -> int:
+    from bot.database import Database  # noqa: PLC0415
+    from bot.identity import Keys, rotate  # noqa: PLC0415
+
+    if settings.environment.CALLBOARD_KEYS is None:
+        _say("CALLBOARD_KEYS is not set: there is nothing to rotate.")
+        return 1
+    with _database_url(settings.environment, share=True) as url:
+        database = Database(url)
+        await database.open()
+        try:
+            done, lost = await rotate(database, Keys(settings.environment.CALLBOARD_KEYS.get_secret_value()))
+        finally:
+            await database.close()
+    _say(
+        f"{done} sign-ins are under the first key now.",
+        *([f"{lost} cannot be read under any key: those people sign in again."] if lost else []),
+    )
+    return 0
 
 
 async def _parked(settings: Settings, again: str | None) -> int:

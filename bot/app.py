@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 import psycopg
@@ -21,20 +21,25 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot import interactions
 from bot.board import Pace, SlackBoard, backoff
 from bot.core import events
-from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
+from bot.core.approvals import Allowed, Denied
+from bot.core.audit import Entry
+from bot.core.errors import Gone, NotNow, OutsideError, Refused, SignInNeeded, Uncertain
 from bot.core.events import Event
 from bot.core.team import Team
 from bot.database import Database
 from bot.doors import CLICK, COMMAND, HOOK, LARGEST, HookDoor, SlackDoor, Socket
 from bot.hooks import PATH
-from bot.inbox import SWEEP, TIDY, Delivery, Done, Inbox, Later, Outcome, Parked, Tick, count_parked
+from bot.identity import EntraIdentities, Linked
+from bot.inbox import SWEEP, TIDY, Delivery, Done, Inbox, Later, Outcome, Parked, Tick, count_parked, recall
 from bot.interactions import Origin
 from bot.logs import reference
 from bot.messages.kit import Message, Modal, Reply
 from bot.messages.private import note
+from bot.messages.signin import sign_in_card
 from bot.ports import Bot, Identities, Models, Pipelines, Whisper
-from bot.routing import OnEvent, Router, Timer, Usage
+from bot.routing import Click, OnEvent, Request, Router, Submission, Timer, Usage
 from bot.settings import Settings
+from bot.signin import SignInPages
 from bot.slack import Slack
 from bot.store import SqlStore
 
@@ -45,6 +50,9 @@ PEOPLE_WAIT = 4  # attempts at what a person asked for, until they are told that
 EVENTS_WAIT = 40  # about five hours: an outage is not an event's fault
 REST = 1.0  # seconds: Azure DevOps tells one change of a run in several events, and the board shows one state in three seconds
 BUGS_WAIT = 5  # attempts at an event that our own code fails on
+RESUMES = timedelta(minutes=10)  # so long after it was asked for, something goes on by itself once its person has signed in
+FOREIGN = "This belongs to another workspace: only its own members can do anything here."
+AGAIN = "You are signed in. What you asked for has been too long ago to go on by itself: please do it again."
 STALE_BUTTON = "This button is no longer in use. Look for a newer message, or give the command again."
 
 
@@ -80,13 +88,27 @@ class Screen(Protocol):
         ...
 
 
-class Work:
-    """Works off deliveries: JSON becomes an event, click, request or submission; the router names the function; its reply is delivered."""
+Link = Callable[[str, str], Awaitable[str]]
+"""Gives the address where a person signs in, so that the delivery of this key goes on afterwards."""
 
-    def __init__(self, bot: Bot, screen: Screen, router: Router) -> None:
+
+async def _no_link(_: str, __: str) -> str:
+    """Where nobody signs in, nothing asks anybody to."""
+    raise Refused("Nobody signs in here.")
+
+
+class Work:
+    """Works off deliveries: JSON becomes an event, click, request or submission; the router names the function; its reply is delivered.
+
+    `link` is where people sign in; `workspace` gives the id of the only Slack team whose members are served, once it is known.
+    """
+
+    def __init__(self, bot: Bot, screen: Screen, router: Router, link: Link = _no_link, workspace: Callable[[], str] = str) -> None:
         self._bot = bot
         self._screen = screen
         self._router = router
+        self._link = link
+        self._workspace = workspace
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """One outcome for each delivery."""
@@ -143,18 +165,21 @@ class Work:
 
     async def _person(self, delivery: Delivery) -> Outcome:
         body, view = interactions.recalled(delivery.payload)
-        origin, call = self._call(delivery.kind, body)
-        origin = Origin(origin.person, origin.channel, origin.url, view, origin.ephemeral)
+        origin, what, call = self._call(delivery.kind, body)
+        origin = replace(origin, view=view)
+        if self._workspace() and origin.team not in {"", self._workspace()}:
+            call.close()
+            return await self._end(origin, what, Refused(FOREIGN))
         try:
             reply = await attempt(f"{delivery.kind} {delivery.key}", call)
+        except SignInNeeded as error:
+            return await self._sign_in(origin, delivery, error)
         except NotNow as error:
             if delivery.attempts + 1 < PEOPLE_WAIT:
                 return Later(min(error.after or backoff(delivery.attempts), 30.0), str(error))
-            await self._say(origin, note(f"{error} Please try again later."))
-            return Done()
+            return await self._end(origin, what, NotNow(f"{error} Please try again later."))
         except (Gone, Refused, Uncertain, Usage) as error:
-            await self._say(origin, note(str(error)))
-            return Done()
+            return await self._end(origin, what, error)
         if isinstance(reply, Crash):
             await self._say(
                 origin, note(f"Something went wrong in Callboard. Its owners find the reason in its log, under {reply.reference}.")
@@ -163,18 +188,44 @@ class Work:
         await self._deliver(origin, reply)
         return Done()
 
-    def _call(self, kind: str, body: interactions.Body) -> tuple[Origin, Awaitable[Reply]]:
-        """Who asks, and the call of the function that answers."""
+    async def _end(self, origin: Origin, what: str, error: Exception) -> Outcome:
+        """Say what stood in the way, on record."""
+        await self._bot.store.record(Entry(origin.person, what, "slack", Denied(str(error))))
+        await self._say(origin, note(str(error)))
+        return Done()
+
+    async def _sign_in(self, origin: Origin, delivery: Delivery, error: SignInNeeded) -> Outcome:
+        """Ask the person to sign in, for their eyes only; what they wanted goes on afterwards."""
+        try:
+            address = await self._link(origin.person, delivery.key)
+        except OutsideError as trouble:
+            await self._say(origin, note(f"{error} But that cannot be done at present: {trouble}"))
+            return Done()
+        await self._say(origin, sign_in_card(str(error), address))
+        return Done()
+
+    async def resume(self, delivery: Delivery) -> None:
+        """Tell a person who has signed in that what they asked for does not go on by itself."""
+        body, _ = interactions.recalled(delivery.payload)
+        origin, _, call = self._call(delivery.kind, body)
+        call.close()
+        await self._say(origin, note(AGAIN))
+
+    def _call(self, kind: str, body: interactions.Body) -> tuple[Origin, str, Coroutine[Any, Any, Reply]]:
+        """Who asks, for what, and the call of the function that answers."""
         match kind:
             case str() if kind == COMMAND:
-                return interactions.command_origin(body), self._command(body)
+                request = interactions.command(body, self._bot.team.prefix)
+                return interactions.command_origin(body), f"/{request.command}", self._command(request)
             case str() if kind == CLICK:
-                return interactions.click_origin(body), self._click(body)
+                click = interactions.click(body)
+                return interactions.click_origin(body), f"press {click.action}"[:60], self._click(click)
             case _:
-                return interactions.submission_origin(body), self._submission(body)
+                submission = interactions.submission(body)
+                return interactions.submission_origin(body), f"send {submission.callback}"[:60], self._submission(submission)
 
-    async def _command(self, body: interactions.Body) -> Reply:
-        request = interactions.command(body, self._bot.team.prefix)
+    async def _command(self, request: Request) -> Reply:
+        await self._bot.store.record(Entry(request.person, "command", f"/{request.command} {' '.join(request.words)}"[:300], Allowed()))
         command = self._router.commands.get(request.command) or self._router.commands.get("help")
         if command is None:
             raise Usage(f"There is no command {request.command}.")
@@ -183,13 +234,11 @@ class Work:
         except Usage as error:
             raise Usage(f"{error} Usage: /{command.name} {command.usage}".rstrip()) from None
 
-    async def _click(self, body: interactions.Body) -> Reply:
-        click = interactions.click(body)
+    async def _click(self, click: Click) -> Reply:
         button = self._router.buttons.get(click.action)
         return await button.run(self._bot, click) if button else note(STALE_BUTTON)
 
-    async def _submission(self, body: interactions.Body) -> Reply:
-        submission = interactions.submission(body)
+    async def _submission(self, submission: Submission) -> Reply:
         form = self._router.forms.get(submission.callback)
         return await form.run(self._bot, submission) if form else note(STALE_BUTTON)
 
@@ -197,7 +246,7 @@ class Work:
         """Show the reply to the person: a dialog in the one that was opened for it, a message in private."""
         if isinstance(reply, Modal):
             if not (origin.view and await self._fill(origin, reply)):
-                await self._say(Origin(origin.person, origin.channel, origin.url), note("Slack did not show the dialog. Please try again."))
+                await self._say(replace(origin, view=None), note("Slack did not show the dialog. Please try again."))
         elif reply is not None:
             await self._say(origin, reply, replaces=origin.ephemeral)
         elif origin.view:
@@ -235,7 +284,7 @@ class Callboard:
         web_client: AsyncWebClient,
         session: aiohttp.ClientSession,
         pipelines: Pipelines,
-        identities: Identities,
+        identities: Callable[[Callable[[], str]], Identities],
         models: Models,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pace: Pace | None = None,
@@ -244,9 +293,14 @@ class Callboard:
         self._database = database
         self.slack = Slack(web_client, session, groups(team))
         self.board = SlackBoard(database, self.slack, now, pace=pace)
-        store = SqlStore(database)
-        self.bot = Bot(team, pipelines, identities, models, self.slack, self.board, store, now)
-        work = Work(self.bot, self.slack, router)
+        self._workspace = ""
+        store = SqlStore(database, workspace=lambda: self._workspace)
+        known = identities(lambda: self._workspace)
+        self.bot = Bot(team, pipelines, known, models, self.slack, self.board, store, now)
+        entra = known if isinstance(known, EntraIdentities) else None
+        self._work = work = Work(self.bot, self.slack, router, entra.link if entra else _no_link, lambda: self._workspace)
+        secure = environment.CALLBOARD_URL.startswith("https:")
+        self._signin = SignInPages(entra, self.slack, store, linked=self._linked, secure=secure) if entra else None
         self.inbox = Inbox(
             database,
             work,
@@ -256,6 +310,7 @@ class Callboard:
                 Tick("board", SWEEP, self.board.sweep),
                 Tick("tidy-board", TIDY, self.board.tidy),
                 Tick("tidy-store", TIDY, store.tidy),
+                *([Tick("tidy-signin", TIDY, entra.tidy)] if entra else []),
                 *(Tick(timer.name, timer.cron, _ticking(work, timer)) for timer in router.timers.values()),
             ),
         )
@@ -273,6 +328,8 @@ class Callboard:
         app.router.add_post("/slack/events", self._door.take)
         app.router.add_get("/healthz", _alive)
         app.router.add_get("/readyz", self._ready)
+        if self._signin is not None:
+            self._signin.add_to(app)
         app.cleanup_ctx.append(self._living)
         return app
 
@@ -309,12 +366,24 @@ class Callboard:
                 log.warning("Slack does not let us in: %s", error)
                 await asyncio.sleep(backoff(min(tries, 5)))
             else:
+                self._workspace = str(me.get("team_id") or "")
                 log.info("Callboard is %s in Slack's workspace %s", me.get("user"), me.get("team"))
                 break
         self._waiting_for.remove("Slack")
         if self._socket is not None:
             await self._socket.connect()
             self._waiting_for.remove("Socket Mode")
+
+    async def _linked(self, linked: Linked) -> None:
+        """Somebody has signed in: what they were about to do goes on, once, if it is not too old."""
+        waited = await recall(self._database, linked.delivery)
+        if waited is None:
+            return
+        if datetime.now(UTC) - waited.received < RESUMES:
+            fresh = Delivery(f"{waited.key}:again:{linked.id[:16]}", waited.lane, waited.kind, waited.payload, datetime.now(UTC))
+            await self.inbox.keep(fresh)
+        else:
+            await self._work.resume(waited)
 
     async def _ready(self, _: web.Request) -> web.Response:
         """Whether we can do our work, and what we wait for; deliveries that were given up are counted."""

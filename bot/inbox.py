@@ -434,6 +434,13 @@ async def count_parked(database: Database) -> int:
     return row[0] if row else 0
 
 
+async def recall(database: Database, key: str) -> Delivery | None:
+    """A delivery that was kept, by its key."""
+    async with database.pool.connection() as connection, connection.cursor(row_factory=class_row(Delivery)) as cursor:
+        await cursor.execute("select key, lane, kind, payload, received, attempts, begun, id from delivery where key = %s", (key,))
+        return await cursor.fetchone()
+
+
 async def again(database: Database, reference: str) -> bool:
     """Put a parked delivery back, for the next sweep; False where no delivery has that reference."""
     async with database.pool.connection() as connection:

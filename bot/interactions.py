@@ -22,6 +22,7 @@ class Origin:
     url: str | None = None
     view: str | None = None
     ephemeral: bool = False
+    team: str = ""
 
     def kept(self) -> dict[str, str]:
         """What travels with a dialog, so that its submission can be answered, too."""
@@ -43,7 +44,9 @@ def command_key(body: Body) -> str:
 
 def command_origin(body: Body) -> Origin:
     """Where a command came from."""
-    return Origin(str(body.get("user_id", "")), str(body.get("channel_id", "")), body.get("response_url"))
+    return Origin(
+        str(body.get("user_id", "")), str(body.get("channel_id", "")), body.get("response_url"), team=str(body.get("team_id") or "")
+    )
 
 
 def click(body: Body) -> Click:
@@ -74,6 +77,7 @@ def click_origin(body: Body) -> Origin:
         channel=str((body.get("channel") or {}).get("id") or container.get("channel_id") or kept.get("channel") or ""),
         url=body.get("response_url") or kept.get("url"),
         ephemeral=bool(container.get("is_ephemeral")),
+        team=_team(body),
     )
 
 
@@ -113,7 +117,7 @@ def submission_key(body: Body) -> str:
 def submission_origin(body: Body) -> Origin:
     """Where the dialog was opened."""
     kept = _metadata(body).get("origin") or {}
-    return Origin(str((body.get("user") or {}).get("id", "")), str(kept.get("channel") or ""), kept.get("url"))
+    return Origin(str((body.get("user") or {}).get("id", "")), str(kept.get("channel") or ""), kept.get("url"), team=_team(body))
 
 
 def evidence(body: Body, view: str | None) -> bytes:
@@ -125,6 +129,12 @@ def recalled(payload: bytes) -> tuple[Body, str | None]:
     """What `evidence` kept."""
     kept = json.loads(payload)
     return kept["body"], kept["view"]
+
+
+def _team(body: Body) -> str:
+    """The workspace that the person belongs to: not the channel's, which may be shared between two."""
+    user = body.get("user") or {}
+    return str(user.get("team_id") or (body.get("team") or {}).get("id") or "")
 
 
 def _action(body: Body) -> Mapping[str, Any]:

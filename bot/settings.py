@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -41,6 +42,19 @@ def _starts_with(prefix: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _are_keys(keys: SecretStr) -> SecretStr:
+    for key in keys.get_secret_value().split(","):
+        try:
+            right = len(urlsafe_b64decode(key.strip())) == 32
+        except ValueError:
+            right = False
+        if not right:
+            raise ValueError("each key is 32 random bytes in URL-safe base64; `python -m bot keys new` makes one")
+    return keys
+
+
+SIGN_IN = ("ENTRA_TENANT", "ENTRA_CLIENT_ID", "ENTRA_CLIENT_SECRET", "CALLBOARD_KEYS")
+
 ChannelId = Annotated[str, StringConstraints(pattern=r"^[CG][A-Z0-9]{6,}$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -56,6 +70,10 @@ class EnvironmentVariables(_Frozen):
     HOOKS_USERNAME: Text
     HOOKS_PASSWORD: Secret
     HOOKS_SECRET: Secret
+    ENTRA_TENANT: Text | None = None
+    ENTRA_CLIENT_ID: Text | None = None
+    ENTRA_CLIENT_SECRET: Secret | None = None
+    CALLBOARD_KEYS: Annotated[SecretStr, AfterValidator(_are_keys)] | None = None
     CALLBOARD_URL: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+(/\S*)?$")]
     CALLBOARD_CONFIG: Path = Path("callboard.toml")
     CALLBOARD_DATA: Path = Path(".callboard")
@@ -69,6 +87,7 @@ class EnvironmentVariables(_Frozen):
 class _AzureDevOps(_Frozen):
     organization: Text
     project: Text
+    act_as: Literal["person", "service"] = "person"
 
 
 class _AzureMl(_Frozen):
@@ -218,12 +237,23 @@ class Workspace:
 
 
 @dataclass(frozen=True, slots=True)
+class Entra:
+    """The app registration that people sign in with, and the keys that their tokens are encrypted under."""
+
+    tenant: str
+    client: str
+    secret: SecretStr
+    keys: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the bot is told from outside."""
+    """Everything the bot is told from outside; `entra` is there unless everything is done as the bot."""
 
     environment: EnvironmentVariables
     team: Team
     workspace: Workspace
+    entra: Entra | None = None
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -244,10 +274,22 @@ def load(environ: Mapping[str, str]) -> Settings:
         mistakes.append(f"{path} is not TOML: {error}")
     except ValidationError as error:
         mistakes += _in_words(error, f"{path}: ")
-    if environment is None or file is None:
+    if environment is not None and (file is None or file.azure_devops.act_as == "person"):
+        missing = [name for name in SIGN_IN if getattr(environment, name) is None]
+        mistakes += [f'{name} is missing: people sign in with it (unless [azure_devops] act_as = "service").' for name in missing]
+    if environment is None or file is None or mistakes:
         raise SettingsProblem(tuple(mistakes))
     place = file.azure_ml
-    return Settings(environment, _team(file), Workspace(place.subscription, place.resource_group, place.workspace, place.location))
+    workspace = Workspace(place.subscription, place.resource_group, place.workspace, place.location)
+    return Settings(environment, _team(file), workspace, _entra(environment) if file.azure_devops.act_as == "person" else None)
+
+
+def _entra(environment: EnvironmentVariables) -> Entra | None:
+    match environment.ENTRA_TENANT, environment.ENTRA_CLIENT_ID, environment.ENTRA_CLIENT_SECRET, environment.CALLBOARD_KEYS:
+        case str(tenant), str(client), SecretStr() as secret, SecretStr() as keys:
+            return Entra(tenant, client, secret, keys)
+        case _:
+            return None
 
 
 def dotenv(text: str) -> dict[str, str]:
@@ -265,6 +307,7 @@ def _team(file: _File) -> Team:
         environments={name: _environment(name, known) for name, known in file.environments.items()},
         rights=file.permissions.rights(),
         prefix=file.slack.prefix,
+        service_identity=file.azure_devops.act_as == "service",
     )
 
 

@@ -163,7 +163,7 @@ async def serving(
         web_client=web_client,
         session=shared,
         pipelines=around.pipelines,
-        identities=around.identities,
+        identities=lambda _: around.identities,
         models=around.models,
     )
     runner = web.AppRunner(callboard.application(), access_log=None, shutdown_timeout=1)

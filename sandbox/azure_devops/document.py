@@ -36,7 +36,7 @@ class Word(str):
         word.at = at
         return word
 
-    def __getnewargs__(self) -> tuple[str, Place]:
+    def __getnewargs__(self) -> tuple[str, Place]:  # type: ignore[override]  # str takes one, we take two
         """What a copy is made of: a stage that runs again keeps its earlier attempt."""
         return str(self), self.at
 
