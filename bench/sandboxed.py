@@ -21,6 +21,7 @@ from sandbox.azure_devops.agent import JobOutcome, Space, Watch
 from sandbox.azure_devops.plan import PlanJob, Result
 from sandbox.azure_devops.server import AzureDevOps
 from sandbox.azure_ml.server import AzureML
+from sandbox.entra.server import Entra
 from sandbox.launch import BotProcess
 from sandbox.names import ADA, CHANNEL
 from sandbox.processes import free_port
@@ -70,11 +71,12 @@ async def _standing_town(folder: Path) -> AsyncIterator[Town]:
     """The sandbox with an agent that takes a job and never gets on with it: nothing computes but what is measured."""
     world = World(folder, bot_url=f"http://127.0.0.1:{free_port()}")
     slack, azure, ml = Slack(world), AzureDevOps(world, run_job=_stand), AzureML(world)
-    bot = BotProcess(world, slack)
+    entra = Entra(world)
+    bot = BotProcess(world, slack, entra)
     slack.rates.posts_per_second = 100.0  # the floor does not pace itself
     try:
-        await world.start([slack, azure, ml])
-        yield Town(world, slack, azure, ml, bot)
+        await world.start([slack, azure, ml, entra])
+        yield Town(world, slack, azure, ml, entra, bot)
     finally:
         await bot.stop()
         await world.stop()

@@ -60,9 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     hooks.add_argument("--renew", action="store_true", help="write all of ours anew, after a change of password or secret")
     hooks.add_argument("--releases", nargs="*", type=int, default=(), metavar="ID", help="classic release definitions to listen to, too")
     commands.add_parser("doctor", help="check settings, Slack, Azure DevOps, hooks and database, and say what to do")
-    keys = commands.add_parser(
-        "keys", help="what people's sign-ins are encrypted under: make a new key, or encrypt everything under the first"
-    )
+    keys = commands.add_parser("keys", help="what sign-ins are encrypted under: make a new key, or encrypt all under the first")
     keys.add_argument("do", choices=("new", "rotate"))
     parked = commands.add_parser("parked", help="deliveries that were given up: list them, or put one back")
     parked.add_argument("--again", metavar="REFERENCE", help="put this one back into the inbox")
@@ -221,10 +219,9 @@ async def _keys(settings: Settings) -> int:
             done, lost = await rotate(database, Keys(settings.environment.CALLBOARD_KEYS.get_secret_value()))
         finally:
             await database.close()
-    _say(
-        f"{done} sign-ins are under the first key now.",
-        *([f"{lost} cannot be read under any key: those people sign in again."] if lost else []),
-    )
+    _say(f"{done} sign-ins are under the first key now.")
+    if lost:
+        _say(f"{lost} cannot be read under any key: those people sign in again.")
     return 0
 
 

@@ -26,6 +26,7 @@ import msal
 import psycopg
 import requests
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from msal.exceptions import MsalServiceError
 
 from bot.core.errors import NotNow, Refused, SignInNeeded
 from bot.core.people import Account, Person
@@ -382,9 +383,9 @@ class EntraIdentities:
         """Ask msal, off the event loop. Raises NotNow where Entra is away."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        except requests.RequestException as error:
-            log.warning("Entra cannot be reached: %s", type(error).__name__)
-            raise NotNow("Entra cannot be reached.") from None
+        except (requests.RequestException, MsalServiceError) as error:
+            log.warning("Entra does not answer: %s", type(error).__name__)
+            raise NotNow("Entra does not answer.") from None
         except ValueError as error:
             if "authority" in str(error).lower() or "openid" in str(error).lower():  # its discovery did not answer as it should
                 log.warning("Entra has trouble: %s", type(error).__name__)

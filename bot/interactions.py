@@ -44,9 +44,8 @@ def command_key(body: Body) -> str:
 
 def command_origin(body: Body) -> Origin:
     """Where a command came from."""
-    return Origin(
-        str(body.get("user_id", "")), str(body.get("channel_id", "")), body.get("response_url"), team=str(body.get("team_id") or "")
-    )
+    person, channel, team = (str(body.get(name) or "") for name in ("user_id", "channel_id", "team_id"))
+    return Origin(person, channel, body.get("response_url"), team=team)
 
 
 def click(body: Body) -> Click:

@@ -19,6 +19,7 @@ QUIET = {
     "procrastinate": logging.WARNING,
     "psycopg.pool": logging.ERROR,
     "azure": logging.WARNING,
+    "msal": logging.WARNING,
     "msrest": logging.WARNING,
     "urllib3": logging.WARNING,
     "aiohttp.access": logging.WARNING,

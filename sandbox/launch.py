@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
+from cryptography.fernet import Fernet
 
 from sandbox import processes
-from sandbox.names import BOT
+from sandbox.entra.server import Entra
+from sandbox.names import BOT, CLIENT_ID, TENANT
 from sandbox.slack.server import Slack
 from sandbox.world import World
 
@@ -23,9 +25,10 @@ class NotReadyError(Exception):
 class BotProcess:
     """The bot: `start`, `stop` (SIGTERM), `kill` (SIGKILL), as often as wanted; its data and log survive in the world's folder."""
 
-    def __init__(self, world: World, slack: Slack, *, socket_mode: bool = False, config: Path | None = None) -> None:
+    def __init__(self, world: World, slack: Slack, entra: Entra, *, socket_mode: bool = False, config: Path | None = None) -> None:
         self._world = world
         self._slack = slack
+        self._entra = entra
         self._socket_mode = socket_mode
         self._config = config or world.root / "callboard.toml"
         self._process: asyncio.subprocess.Process | None = None
@@ -35,6 +38,9 @@ class BotProcess:
         kept = world.state.table("bot")
         if "hooks" not in kept:
             kept["hooks"] = {"password": secrets.token_urlsafe(24), "secret": secrets.token_urlsafe(24)}
+        if "key" not in kept:
+            kept["key"] = Fernet.generate_key().decode()
+        self._key: str = kept["key"]
         self._hooks: Mapping[str, str] = kept["hooks"]
 
     def environment(self) -> dict[str, str]:
@@ -45,6 +51,10 @@ class BotProcess:
             "HOOKS_USERNAME": "azure-devops",
             "HOOKS_PASSWORD": self._hooks["password"],
             "HOOKS_SECRET": self._hooks["secret"],
+            "ENTRA_TENANT": TENANT,
+            "ENTRA_CLIENT_ID": CLIENT_ID,
+            "ENTRA_CLIENT_SECRET": self._entra.client_secret,
+            "CALLBOARD_KEYS": self._key,
             "CALLBOARD_URL": self._world.bot_url,
             "CALLBOARD_CONFIG": str(self._config),
             "CALLBOARD_DATA": str(self.data),

@@ -37,6 +37,7 @@ class Tokens:
         if "key" not in table:
             table["key"] = secrets.token_hex(32)
         self._key: str = table["key"]
+        self._revoked = state.table("tokens.revoked")
         self._people = {person.oid: person for person in (*PEOPLE, BOT, AGENT)}
 
     def issue(self, who: Character, audience: str, scopes: tuple[str, ...] = (), lifetime: int = LIFETIME) -> str:
@@ -46,6 +47,7 @@ class Tokens:
             "aud": audience,
             "iss": f"https://sts.windows.net/{TENANT}/",
             "iat": now,
+            "iat_ms": time.time() * 1000,
             "nbf": now,
             "exp": now + lifetime,
             "tid": TENANT,
@@ -58,6 +60,10 @@ class Tokens:
         if scopes:
             claims["scp"] = " ".join(scopes)
         return jwt.encode(claims, self._key, algorithm="HS256")
+
+    def revoke(self, who: Character) -> None:
+        """Take no token any more that the person has been given up to now."""
+        self._revoked[who.oid] = time.time()
 
     def check(self, authorization: str | None, *audiences: str) -> Principal:
         """The principal behind an `Authorization: Bearer` header. Raises BadToken, with a reason fit for a 401's body."""
@@ -77,6 +83,8 @@ class Tokens:
             raise BadToken("The access token has been obtained for the wrong audience.") from None
         except jwt.InvalidTokenError:
             raise BadToken("The access token is invalid.") from None
+        if claims["iat_ms"] / 1000 <= self._revoked.get(claims["oid"], 0.0):
+            raise BadToken("The access token has been revoked.")
         who = self._people.get(claims["oid"])
         if who is None:
             raise BadToken("The identity does not exist in this tenant.")

@@ -1,4 +1,4 @@
-"""The whole town: a World with its three services, and the bot that lives in it."""
+"""The whole town: a World with its four services, and the bot that lives in it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sandbox.azure_devops.server import AzureDevOps
 from sandbox.azure_ml.server import AzureML
+from sandbox.entra.server import Entra
 from sandbox.launch import BotProcess
 from sandbox.processes import free_port
 from sandbox.slack.server import Slack
@@ -23,6 +24,7 @@ class Town:
     slack: Slack
     azure: AzureDevOps
     ml: AzureML
+    entra: Entra
     bot: BotProcess
 
 
@@ -32,11 +34,11 @@ async def town(
 ) -> AsyncIterator[Town]:
     """Start the sandbox (not yet the bot); everything, the bot too, has ended when the block has."""
     world = World(folder, page_port=page_port, bot_url=f"http://127.0.0.1:{bot_port or free_port()}", root=root)
-    slack, azure, ml = Slack(world), AzureDevOps(world), AzureML(world)
-    bot = BotProcess(world, slack, socket_mode=socket_mode)
+    slack, azure, ml, entra = Slack(world), AzureDevOps(world), AzureML(world), Entra(world)
+    bot = BotProcess(world, slack, entra, socket_mode=socket_mode)
     try:
-        await world.start([slack, azure, ml])
-        yield Town(world, slack, azure, ml, bot)
+        await world.start([slack, azure, ml, entra])
+        yield Town(world, slack, azure, ml, entra, bot)
     finally:
         await bot.stop()
         await world.stop()
