@@ -44,6 +44,8 @@ async def bot(folder: Path, slack_port: int) -> AsyncIterator[web.Application]:
         "HOOKS_USERNAME": USERNAME,
         "HOOKS_PASSWORD": PASSWORD,
         "HOOKS_SECRET": SECRET,
+        **dict.fromkeys(("ENTRA_TENANT", "ENTRA_CLIENT_ID", "ENTRA_CLIENT_SECRET"), "not-asked"),
+        "CALLBOARD_KEYS": base64.urlsafe_b64encode(b"k" * 32).decode(),
         "CALLBOARD_URL": "https://callboard.contoso.example",
     }
     set_up("info", "json")

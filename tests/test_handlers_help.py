@@ -33,7 +33,7 @@ def test_the_short_names_are_those_that_slack_is_told_of() -> None:
 def test_every_command_button_and_form_of_the_product_is_there() -> None:
     assert set(router.commands) == {
         *("retrain", "promote", "approve", "cancel", "rerun", "rollback", "lock", "unlock", "breakglass"),
-        *("models", "runs", "status", "audit", "help"),
+        *("models", "runs", "status", "audit", "signin", "whoami", "signout", "help"),
     }
     assert set(router.buttons) == {
         "approve",
@@ -49,6 +49,7 @@ def test_every_command_button_and_form_of_the_product_is_there() -> None:
         "promote_start",
         "promote_cancel",
         "audit_csv",
+        "open_signin",
         "open_log",
         "open_run",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -170,10 +171,15 @@ async def test_what_is_kept_says_nothing_without_the_key(house: House) -> None:
     assert state.split(".")[0] not in await everything(house.database)
     await house.signs_in(ADA)
 
+    async with house.database.pool.connection() as connection:
+        row = await (await connection.execute("select tokens from account")).fetchone()
+    assert row is not None
+    opened = house.keys.open(f"{WORKSPACE}/{ADA.slack}", bytes(row[0]))
+    assert opened is not None
+    secrets = re.findall(r'"secret": "([^"]+)"', str(opened["cache"]))
     kept = await everything(house.database)
-
-    assert "eyJ" not in kept
-    assert "refresh_token" not in kept
+    assert len(secrets) >= 3, "an access token, a refresh token and an id token are kept"
+    assert not [secret for secret in secrets if secret in kept]
     stranger = house.made(Keys(Fernet.generate_key().decode()))
     with pytest.raises(SignInNeeded, match="can no longer read"):
         await stranger.acting(ADA.slack)

@@ -12,8 +12,18 @@ from bot.core.approvals import Approval, ApprovalState, ApprovalStep
 from bot.core.deciding import Case, Decided
 from bot.core.models import Delivery, Image, ModelVersion
 from bot.core.people import Asker, Person
-from bot.core.team import Environment, People
-from bot.messages.approvals import REASON, approval_card, approve_form, pending_list, reason_errors, reject_form
+from bot.core.references import Thing
+from bot.core.team import Duty, Environment, People
+from bot.messages.approvals import (
+    REASON,
+    approval_card,
+    approve_form,
+    defer_form,
+    pending_list,
+    reason_errors,
+    reassign_form,
+    reject_form,
+)
 from bot.messages.limits import problems
 from tests.examples import (
     APPROVED,
@@ -118,8 +128,37 @@ def test_a_comparison_with_another_champion_is_marked() -> None:
     other = approval_card(replace(OPEN, serving=replace(V3, version="9")))
     first = approval_card(replace(OPEN, delivery=replace(DELIVERY, comparison=replace(COMPARISON, champion=None))))
 
-    assert "Prod serves version 9 now; this was compared with version 3" in str(other.blocks)
-    assert "this was compared with nothing" in str(first.blocks)
+    assert "it was compared with version 3, and Prod serves version 9 now" in str(other.blocks)
+    assert "it was compared with nothing" in str(first.blocks)
+
+
+def test_the_forms_say_what_changed_and_ask_what_they_need() -> None:
+    assert matches("defer-form", defer_form(OPEN))
+    assert matches("reassign-form", reassign_form(OPEN))
+    assert "Changed since the message was shown" in str(approve_form(OPEN, f"4~2~{'ab' * 8}~passed").blocks)
+
+
+def test_who_has_agreed_is_told_where_several_have_to() -> None:
+    two = replace(OPEN, environment=replace(OPEN.environment, minimum=2))
+
+    assert "0 of 2 have agreed." in str(approval_card(two).blocks)
+    assert "1 of 2 have agreed: <@U0GRACE01>." in str(approval_card(replace(two, votes=(Vote("U0GRACE01", "x"),))).blocks)
+    nobody = replace(OPEN.environment, apart=frozenset())
+    assert "but nobody is excluded" in str(approval_card(replace(OPEN, environment=nobody)).blocks)
+    assert "not whoever typed the promote" in str(
+        approval_card(replace(OPEN, environment=replace(nobody, apart=frozenset({Duty.PROMOTED})))).blocks
+    )
+
+
+def test_of_a_release_nothing_is_deferred_and_the_bot_hands_nothing_over() -> None:
+    release = str(approval_card(replace(OPEN, approval=replace(PENDING, thing=Thing.RELEASE))).blocks)
+    service = str(approval_card(replace(OPEN, service=True)).blocks)
+
+    assert "'defer'" not in release
+    assert "'reassign'" in release
+    assert "'defer'" not in service
+    assert "'reassign'" not in service
+    assert "under this app's identity" in service
 
 
 def test_a_smoke_test_of_another_image_is_marked() -> None:

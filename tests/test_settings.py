@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.core.team import Kind, People, Right
-from bot.settings import EnvironmentVariables, SettingsProblem, dotenv, load
+from bot.settings import SIGN_IN, EnvironmentVariables, SettingsProblem, dotenv, load
 
 GOOD = {
     "SLACK_BOT_TOKEN": "xoxb-" + "1" * 20,
@@ -16,6 +16,10 @@ GOOD = {
     "HOOKS_USERNAME": "azure-devops",
     "HOOKS_PASSWORD": "p" * 32,
     "HOOKS_SECRET": "h" * 32,
+    "ENTRA_TENANT": "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a00aa",
+    "ENTRA_CLIENT_ID": "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a4001",
+    "ENTRA_CLIENT_SECRET": "c" * 32,
+    "CALLBOARD_KEYS": f"{'k' * 43}=,{'o' * 43}=",
     "CALLBOARD_URL": "https://callboard.contoso.example",
 }
 ROOT = Path(__file__).parent.parent
@@ -81,6 +85,26 @@ def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:
         "models.diabetes.channel does not look right: it should match ^[CG][A-Z0-9]{6,}$.",
         "models.diabetes.chanel is not known here. Is it misspelt?",
     )
+
+
+def test_people_sign_in_unless_the_team_has_chosen_otherwise(tmp_path: Path) -> None:
+    bare = {name: value for name, value in GOOD.items() if name not in SIGN_IN}
+    service = with_file(tmp_path, 'act_as = "person"', 'act_as = "service"')
+    config = {"CALLBOARD_CONFIG": str(ROOT / "callboard.toml")}
+
+    assert [mistake.partition(" ")[0] for mistake in mistakes(bare | config)] == list(SIGN_IN)
+    assert load(GOOD | config).entra is not None
+    settings = load(bare | {"CALLBOARD_CONFIG": service["CALLBOARD_CONFIG"]})
+    assert settings.team.service_identity
+    assert settings.entra is None
+
+
+@pytest.mark.parametrize("keys", ["short", "", "k" * 44 + ",", "ä" * 44])
+def test_keys_are_what_fernet_takes(keys: str) -> None:
+    said = mistakes(GOOD | {"CALLBOARD_CONFIG": str(ROOT / "callboard.toml"), "CALLBOARD_KEYS": keys})
+
+    assert "CALLBOARD_KEYS" in said[0]
+    assert keys not in said[0] or not keys
 
 
 def test_a_gate_on_an_unknown_metric_is_a_mistake(tmp_path: Path) -> None:
