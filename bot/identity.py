@@ -257,7 +257,13 @@ class EntraIdentities:
     # Signing in
 
     async def link(self, person: str, delivery: str) -> str:
-        """The address at Entra where the person signs in; it works once and for ten minutes, and ends their earlier ones. Raises NotNow."""
+        """The address at Entra where the person signs in; it works once and for ten minutes. Raises NotNow.
+
+        Whoever presses twice gets the same one again, and what was asked for last goes on.
+        """
+        known = await self._known_link(person, delivery)
+        if known is not None:
+            return known
         key, expires = secrets.token_urlsafe(16), int(time.time() + LINK_LASTS.total_seconds())
         state = f"{key}.{expires}.{self._keys.sign(self._signed(key, expires, person))}"
         flow = await self._ask(
@@ -275,6 +281,20 @@ class EntraIdentities:
                 (_hash(key), self._workspace(), person, delivery, closed),
             )
         return str(flow["auth_uri"])
+
+    async def _known_link(self, person: str, delivery: str) -> str | None:
+        """A link that the person has been given lately and not used, now for this delivery."""
+        async with self._pool.connection() as connection:
+            asked = await connection.execute(
+                """
+                update signin set delivery = %s where workspace = %s and person = %s and state = 'open' and created > now() - %s::interval
+                returning secret
+                """,
+                (delivery, self._workspace(), person, LINK_LASTS / 2),
+            )
+            row = await asked.fetchone()
+        kept = self._keys.open(self._owner(person), row[0]) if row else None
+        return str(kept["flow"]["auth_uri"]) if kept is not None else None
 
     async def come_back(self, answer: Mapping[str, str]) -> Linking:
         """Somebody comes back from Entra with this form. Raises SignInFailed, NotNow."""

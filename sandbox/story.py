@@ -23,8 +23,9 @@ from slack_sdk.web.async_client import AsyncWebClient
 from yarl import URL
 
 from sandbox.azure_devops.approvals import Denied
+from sandbox.entra.person import Browser
 from sandbox.launch import NotReadyError
-from sandbox.names import ADA, ALAN, BOT, CHANNEL, GRACE, GUEST
+from sandbox.names import ADA, ALAN, BOT, CHANNEL, GRACE, GUEST, Character
 from sandbox.slack.person import Person
 from sandbox.town import Town, town
 
@@ -201,9 +202,24 @@ class Story:
         await self._ada.clicks(offer, "retrain_start")
         if twice:
             await self._press_again(offer)
+            must({run["id"] for run in self._here.azure.runs()} == known, "nothing starts under nobody's name")
+            await self._sign_in(self._ada)
         run = await self._next_run(known)
         await self._channel.until(f"a card for run {run}", lambda: self._channel.card(run), 30)
         return run
+
+    async def _sign_in(self, person: Person, account: Character | None = None, button: str = "Link them") -> str:
+        """Follow the private Sign in button all the way; what the last page says."""
+        link: str = await self._channel.until(f"a Sign in button for {person.who.name}", lambda: sign_in_link(person), 15)
+        async with Browser(self._here.world) as browser:
+            page = await browser.signs_in(link, account or person.who)
+            must("Are both of these you?" in page.text, f"both names are shown and asked about: {page.text}")
+            must(person.who.name in page.text, f"the Slack name: {page.text}")
+            said = (await browser.presses(page, button)).text
+            again = await browser.signs_in(link, account or person.who)
+            must("used before" in again.text, f"the link works once: {again.text}")
+            must(button != "Link them" or "You are signed in" in said, f"the page says so: {said}")
+        return said
 
     async def _press_again(self, offer: Message) -> None:
         try:
@@ -221,10 +237,12 @@ class Story:
         return int(new[0])
 
     async def _first_model(self) -> int:
-        async with self._clock.step(f"Ada types /retrain diabetes {WEAK}, is asked once, presses Start twice: one run, one card"):
+        async with self._clock.step(f"Ada types /retrain diabetes {WEAK}, presses Start twice, signs in: one run and one card in her name"):
             run = await self._retrain(f"/retrain diabetes {WEAK}", twice=True)
         async with self._clock.step("The card follows nine stages; QA is deployed by itself"):
             await self._until_prod_asks(run)
+            asked = self._here.azure.run(run)
+            must(asked["requestedFor"]["id"] == ADA.oid, f"Azure DevOps knows who asked: {asked['requestedFor']['displayName']}")
             stages = self._channel.stages(run)
             must(len(stages) == STAGES, f"the card has nine stages: {stages}")
             must(list(stages.values())[:8] == ["complete"] * 8, f"eight of them are complete: {stages}")
@@ -271,8 +289,10 @@ class Story:
                 refusal = await self._press_and_read(person, prod, "approve")
                 must(why in refusal.lower(), f"the reason is said: {refusal}")
                 must("approve" in buttons(self._channel.prod(run) or {}), "and nothing changed")
-        async with self._clock.step("Grace presses Approve: a modal with the facts; without a reason it says so beside the field"):
-            view = await self._open(self._grace, prod, "approve")
+        async with self._clock.step("Grace presses Approve and signs in: the dialog goes on by itself, with the facts"):
+            await self._grace.clicks(prod, "approve")
+            await self._sign_in(self._grace)
+            view = await self._channel.until("the form", lambda: (v := self._grace.modal()) and v.get("submit") and v, 15)
             must("sha256:" in json.dumps(view), "the modal repeats the digest")
             sent = await self._grace.fills(view, {"reason": "  "})
             must("reason" in sent.errors, f"an inline error at the reason: {sent}")
@@ -282,9 +302,20 @@ class Story:
             decided = await self._until_decided(run)
             must("Grace Hopper" in words(decided) or GRACE.slack in words(decided), f"the card names her: {words(decided)}")
             must("&amp; checked" in json.dumps(decided, ensure_ascii=False), "and her reason, escaped")
+            await self._on_record(run, GRACE, "Better than nothing <b>& checked</b>")
         async with self._clock.step("An old copy's button changes nothing: it says that this was decided"):
             answer = await self._press_and_read(self._grace, prod, "approve", stale=True)
             must("decided" in answer.lower() or "approved" in answer.lower(), f"it says who decided: {answer}")
+
+    async def _on_record(self, run: int, who: Character, reason: str) -> None:
+        """Azure DevOps names the person, with the reason and a link to the message; its page shows it."""
+        steps = [step for approval in self._here.azure.run(run)["approvals"] for step in approval["steps"] if "actualApprover" in step]
+        must([step["actualApprover"]["id"] for step in steps] == [who.oid], f"{who.name} is on record: {steps}")
+        comment = steps[0]["comment"]
+        must(reason in comment and f"https://contoso.slack.com/archives/{CHANNEL}" in comment, f"why, and where: {comment}")
+        address = f"{self._here.world.page_url}/dev.azure.com/contoso/ml-delivery/_build/results?buildId={run}"
+        async with aiohttp.ClientSession() as session, session.get(address) as answer:
+            must(who.name in await answer.text(), f"the page of the run shows {who.name}")
 
     async def _press_and_read(self, person: Person, message: Message, action: str, *, stale: bool = False) -> str:
         """Press a button that opens a modal or whispers (of the message as it looked, if `stale`); return what the person then reads."""
@@ -525,6 +556,19 @@ def improved(settings: str) -> str:
     better = settings.replace("ridge = { alpha = 100.0 }", "ridge = { alpha = 1.0 }")
     must(better != settings, "callboard.toml holds the candidates that the story changes")
     return better
+
+
+def sign_in_link(person: Person) -> str | None:
+    """Where the newest Sign in button that only this person sees leads."""
+    shown = [*person.sees(), *([view] if (view := person.modal()) else [])]
+    links = [
+        element["url"]
+        for message in shown
+        for block in message.get("blocks", [])
+        for element in block.get("elements", [])
+        if element.get("action_id") == "open_signin"
+    ]
+    return links[-1] if links else None
 
 
 def _retries(message: Message) -> bool:

@@ -239,9 +239,20 @@ async def test_a_link_works_once(house: House) -> None:
     assert len(house.linked) == 1
 
 
+async def test_who_presses_twice_gets_one_link_and_what_was_asked_for_last_goes_on(house: House) -> None:
+    links = [await house.identities.link(ADA.slack, delivery) for delivery in ("d1", "d2")]
+
+    await house.signs_in(ADA, link=links[0])
+
+    assert links[0] == links[1]
+    assert [one.delivery for one in house.linked] == ["d2"]
+
+
 async def test_a_newer_link_ends_the_older_one(house: House) -> None:
     link = await house.identities.link(ADA.slack, "d1")
-    await house.identities.link(ADA.slack, "d2")
+    async with house.database.pool.connection() as connection:
+        await connection.execute("update signin set created = now() - interval '6 minutes'")
+    assert await house.identities.link(ADA.slack, "d2") != link
 
     assert "unknown, was used before" in (await house.signs_in(ADA, link=link)).text
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.core.approvals import Approval, ApprovalState, ApprovalStep
-from bot.core.deciding import Case, Decided
+from bot.core.deciding import Case, Decided, Vote
 from bot.core.models import Delivery, Image, ModelVersion
 from bot.core.people import Asker, Person
 from bot.core.references import Thing
