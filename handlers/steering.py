@@ -180,7 +180,7 @@ async def _do(bot: Bot, acting: Acting, operation: Operation, run: Run, model: M
         return note(f"{error} Nothing shows that it was done. Press Start again: that looks first.")
     if not outcome.again:
         await bot.store.record(replace(entry, action=f"{operation.kind} sent", after={"state": outcome.value.state.value}))
-    await refresh(bot, run.id)
+    await refresh(bot, run.ref)
     return note(_SAID[operation.kind].format(run=run.number))
 
 

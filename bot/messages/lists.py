@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bot.core.approvals import Approval
 from bot.core.models import ModelVersion, champion_of, shown
-from bot.core.runs import Run, asker, branch, parameter, what_happened
+from bot.core.runs import Run, asker, branch, called, parameter, what_happened
 from bot.core.team import Model
 from bot.messages.kit import Block, Message, asked, channel_link, code, context, escape, header, inline, link, rich, section, short, when
 from bot.messages.limits import fit
@@ -123,14 +123,16 @@ def _spelled(name: str, usage: str, prefix: str, short_names: Collection[str]) -
 
 def _run_line(run: Run) -> str:
     about = " ".join(word for word in (parameter(run, "action"), parameter(run, "model")) if word)
-    state = f"{icon(run)} {link(run.url, f'run {run.number}')} {escape(what_happened(run))}"
+    if run.source is not None and not about:
+        about = f"deploys run {run.source_number or run.source}"
+    state = f"{icon(run)} {link(run.url, called(run))} {escape(what_happened(run))}"
     return " · ".join([state, f"{escape(short(about, 80))} {code(short(branch(run), 60))}", asked(asker(run)), when(run.created)])
 
 
 def _at_work(active: Sequence[Run], waiting: Sequence[Approval]) -> str:
     """How many run and how many wait, each run in one of the two."""
-    wait = {approval.run_id for approval in waiting}
-    working = sum(run.id not in wait for run in active)
+    wait = {approval.ref for approval in waiting}
+    working = sum(run.ref not in wait for run in active)
     words = [f"{working} running"] if working else []
     return ", ".join([*words, *([f"{len(wait)} waiting for approval"] if wait else [])]) or "none at work"
 
