@@ -161,9 +161,9 @@ def person(identity: Any) -> Person | None:
 
 
 def approver(identity: Any) -> Person:
-    """Whoever is asked or answers, a person or a group, out of the SDK's IdentityRef."""
-    name = identity.display_name or identity.unique_name or "somebody"
-    return Person(name=name, email=identity.unique_name, id=identity.id, group=bool(identity.is_container))
+    """Whoever is asked or answers, a person or a group, out of the SDK's IdentityRef; what a group is called there is no address."""
+    name, group = identity.display_name or identity.unique_name or "somebody", bool(identity.is_container)
+    return Person(name=name, email=None if group else identity.unique_name, id=identity.id, group=group)
 
 
 def moment(value: datetime | str | None) -> datetime | None:

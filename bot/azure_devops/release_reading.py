@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bot.azure_devops.reading import Site, approver, moment, person
-from bot.core.approvals import Approval, ApprovalState, ApprovalStep
+from bot.core.approvals import Answer, Approval, ApprovalState, ApprovalStep
+from bot.core.errors import Refused
+from bot.core.people import Person
 from bot.core.references import Thing
 from bot.core.runs import Job, Run, Stage, State, Step
 
@@ -116,6 +118,22 @@ def approval(said: Any, release_id: int, stage: str) -> Approval:
         thing=Thing.RELEASE,
         post=said.approval_type == "postDeploy",
     )
+
+
+def proved(after: Approval, answer: Answer, me: Person) -> Approval:
+    """The approval after an answer, if it is on record as this identity's: a 200 alone proves nothing. Raises Refused."""
+    if after.state.value != answer.value:
+        raise Refused("Azure DevOps did not accept the answer: this identity is not among the approvers, or has answered before.")
+    if not any(step.actual is not None and step.actual.id == me.id for step in after.steps):
+        raise Refused("Azure DevOps did not record this as your answer. Look at the approval there.")
+    return after
+
+
+def handed_over(after: Approval, to: Person) -> Approval:
+    """The approval after it was handed over, if it was. Raises Refused."""
+    if not any(step.assigned.id == to.id for step in after.steps):
+        raise Refused("Azure DevOps did not hand it over. Look at the approval there.")
+    return after
 
 
 def environment(said: Any, stage: str) -> Any | None:

@@ -133,20 +133,12 @@ class Releases:
     async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
         """Answer an approval, once; returns what Azure DevOps then says. Raises Refused where it is not on record as this identity's."""
         me = await self._me()
-        after = await self._update(approval, {"status": answer.value, "comments": comment})
-        step = after.steps[0]
-        if after.state.value != answer.value:
-            raise Refused("Azure DevOps did not accept the answer: this identity is not among the approvers, or has answered before.")
-        if step.actual is None or step.actual.id != me.id:
-            raise Refused("Azure DevOps did not record this as your answer. Look at the approval there.")
-        return after
+        return reading.proved(await self._update(approval, {"status": answer.value, "comments": comment}), answer, me)
 
     async def reassign(self, approval: Approval, to: Person, comment: str) -> Approval:
         """Hand an approval over, once; returns what Azure DevOps then says. Raises Refused where it did not."""
-        after = await self._update(approval, {"status": "reassigned", "approver": {"id": to.id}, "comments": comment})
-        if after.steps[0].assigned.id != to.id:
-            raise Refused("Azure DevOps did not hand it over. Look at the approval there.")
-        return after
+        change = {"status": "reassigned", "approver": {"id": to.id}, "comments": comment}
+        return reading.handed_over(await self._update(approval, change), to)
 
     async def _update(self, approval: Approval, change: Mapping[str, Any]) -> Approval:
         said = await self._wire.write(lambda to: to.releases.update_release_approval(change, self._project, int(approval.id)))
