@@ -11,7 +11,7 @@ from bot.core.approvals import ApprovalState
 from bot.core.errors import NotNow, Uncertain
 from bot.core.events import ReleaseApprovalCompleted, ReleaseApprovalRequested, ReleaseMoved
 from bot.core.references import ApprovalOf, Ref, StageAttempt, Thing, token
-from bot.core.runs import Failure, State
+from bot.core.runs import Failure, Run, Stage, State
 from bot.messages.kit import Message, Modal, Reply
 from bot.ports import Operation
 from bot.routing import Click, Request, Submission
@@ -19,6 +19,7 @@ from handlers.approvals import approve, approved, ask_to_approve, reassigned
 from handlers.barriers import break_glass, confirm_glass
 from handlers.models import runs, status
 from handlers.runs import moved, retry_stage, sweep
+from handlers.steering import cancel_run, rerun, rollback, started
 from tests.artifacts import delivered, smoke
 from tests.examples import (
     ADA,
@@ -349,3 +350,69 @@ async def test_releases_that_cannot_be_read_are_said_to_be_so(world: Everything)
     world.pipelines.errors["recent_releases"] = [NotNow("The release host is away.")]
 
     assert "Azure DevOps does not answer" in said(await status(world.bot, asking("status")))
+
+
+# Steering
+
+
+def start(kind: str) -> Click:
+    return Click("c4", GRACE.id, CHANNEL, "steer_start", token(kind, "r1"))
+
+
+async def test_the_failed_stage_of_a_release_is_deployed_again(world: Everything) -> None:
+    world.pipelines.releases[12] = RELEASE_FAILED
+
+    offered = await rerun(world.bot, asking("rerun", "release/12"))
+    done = await started(world.bot, start("rerun"))
+
+    assert said(offered) == "Run QA - Deploy on ACI of release Release-12 again? Nothing has been done yet."
+    assert isinstance(offered, Message)
+    assert "approvals for it are asked for again" in str(offered.blocks)
+    assert said(done) == "The failed stage of release Release-12 runs again."
+    assert world.pipelines.redeployments == [(12, QA_STAGE, f"rerun in Slack by {GRACE.id}")]
+
+
+async def test_a_release_is_stopped_in_azure_devops(world: Everything) -> None:
+    assert "cancel its deployment in Azure DevOps" in said(await cancel_run(world.bot, asking("cancel", "release/12")))
+    world.pipelines.releases[12] = RELEASE_DONE
+    assert said(await cancel_run(world.bot, asking("cancel", "release/12"))) == "Release Release-12 has ended already."
+
+
+async def test_prod_is_rolled_back_by_the_release_that_deployed_last(world: Everything) -> None:
+    world.pipelines.releases = {
+        11: replace(RELEASE_DONE, id=11, number="Release-11", source=470, stages=_later(RELEASE_DONE)),
+        12: RELEASE_DONE,
+        13: replace(RELEASE_DONE, id=13, source=None),
+    }
+    world.pipelines.runs[470] = replace(SUCCEEDED, id=470)
+    world.pipelines.artifacts[470, "delivery"] = delivered("2")
+    world.pipelines.artifacts[480, "delivery"] = delivered("3")
+
+    offered = await rollback(world.bot, asking("rollback", "diabetes"))
+    done = await started(world.bot, start("rollback"))
+
+    assert "Roll diabetes back to version 2?" in said(offered)
+    assert said(done) == "Release Release-11 is asked to deploy again. Its approval comes as a new message."
+    assert world.pipelines.redeployments == [(11, PROD_STAGE, f"rollback in Slack by {GRACE.id}")]
+
+
+async def test_a_release_that_is_named_is_rolled_back_to_or_it_is_said_why_not(world: Everything) -> None:
+    world.pipelines.releases[12] = RELEASE_DONE
+
+    assert "Roll diabetes back to version 4?" in said(await rollback(world.bot, asking("rollback", "diabetes", "release/12")))
+    assert said(await rollback(world.bot, asking("rollback", "diabetes", "release/13"))) == (
+        "Release 13 has not deployed another version of diabetes to prod, so it cannot be rolled back to."
+    )
+    world.team = replace(RELEASING, environments={"prod": replace(RELEASING.environments["prod"], release_stage="")})
+    assert "Release 12 has not deployed" in said(await rollback(world.bot, asking("rollback", "diabetes", "release/12")))
+
+
+async def test_what_was_deployed_at_no_known_time_counts_from_when_it_was_made(world: Everything) -> None:
+    timeless = tuple(replace(stage, finished=None) for stage in SUCCEEDED.stages)
+    world.pipelines.runs[480] = replace(SUCCEEDED, stages=timeless)
+
+    assert "Roll diabetes back to version 4?" in said(await rollback(world.bot, asking("rollback", "diabetes")))
+
+
+def _later(release: Run) -> tuple[Stage, ...]:
+    return tuple(replace(stage, finished=NOW + timedelta(hours=1)) for stage in release.stages)

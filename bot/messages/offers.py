@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bot.core.models import Contender, ModelVersion
 from bot.core.parameters import limits
+from bot.core.references import Thing
 from bot.core.runs import Run, called, what_happened
 from bot.core.team import Kind, Model, Parameter
 from bot.messages.comparisons import metric_lines
@@ -85,7 +86,12 @@ def steer_offer(operation: str, deed: Deed) -> Message:
         case "cancel":
             title, then = f"Stop {called(run)}?", "What it has not finished is not done. It can be started again."
         case "rerun":
-            title, then = f"Run {deed.stage} of {called(run)} again?", "Only the jobs that failed. What comes after it follows."
+            title = f"Run {deed.stage} of {called(run)} again?"
+            then = (
+                "Only the jobs that failed. What comes after it follows."
+                if run.thing is Thing.RUN
+                else "It is deployed again; approvals for it are asked for again."
+            )
         case _:
             to = f"version {back.version}" if back else "what it served before"
             title, then = f"Roll {deed.model.name} back to {to}?", "Approval is asked for again, as a new message."
@@ -95,7 +101,7 @@ def steer_offer(operation: str, deed: Deed) -> Message:
             blocks=[
                 header(title),
                 facts(
-                    ("Run", link(run.url, called(run))),
+                    (run.thing.value.capitalize(), link(run.url, called(run))),
                     ("State", escape(what_happened(run))),
                     ("Prod serves now", code(f"version {short(deed.serving.version, 40)}") if deed.serving else ""),
                     ("It deployed", code(f"version {short(back.version, 40)}") if back else ""),
