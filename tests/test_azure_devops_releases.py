@@ -15,19 +15,36 @@ from msrest import Deserializer
 from bot import hooks
 from bot.azure_devops import AzureDevOps, release_reading
 from bot.azure_devops.reading import Site as Pages
+from bot.core import events
 from bot.core.approvals import Answer, ApprovalState
 from bot.core.errors import Gone, Refused
 from bot.core.people import Person
-from bot.core.references import Thing
+from bot.core.references import Ref, Thing
 from bot.core.runs import Run, State, current
+from handlers.runs import moved
 from sandbox.azure_devops.plan import Result
 from sandbox.names import ADA, ALAN, BOT, GRACE, KATHERINE, ORGANIZATION, PROJECT, PROJECT_ID, RELEASE_MANAGERS, Character
 from sandbox.tokens import AZURE_DEVOPS
 from tests.examples import RELEASING
+from tests.fakes import World as Everything
 from tests.test_azure_devops import edge_of, point_at
-from tests.test_sandbox_releases import PROD, QA, QA_JOB, RESULT, Agent, Site, approvers, root, running
+from tests.test_sandbox_releases import (
+    KINDS,
+    PROD,
+    QA,
+    QA_JOB,
+    RESULT,
+    Agent,
+    Receiver,
+    Site,
+    approvers,
+    receiver,
+    root,
+    running,
+    subscribe,
+)
 
-__all__ = ["root"]  # a fixture
+__all__ = ["receiver", "root"]  # fixtures
 
 pytestmark = pytest.mark.world
 
@@ -292,6 +309,34 @@ async def test_all_six_events_of_releases_are_subscribed_to_on_their_host(azure:
     of_releases = [one for one in await azure.hooks.list(releases=True) if one.publisher == "rm"]
     assert {one.inputs["releaseDefinitionId"] for one in of_releases} == {str(DEFINITION)}
     assert {one.inputs["projectId"] for one in of_releases} == {PROJECT_ID}
+
+
+async def test_what_subscribers_are_told_is_understood_and_becomes_a_card(site: Site, azure: AzureDevOps, receiver: Receiver) -> None:
+    for kind in KINDS:
+        assert (await subscribe(site, receiver.url, kind))[0] == 200
+    release = await site.released()
+    approval = await site.waiting(release)
+    await receiver.have(4)
+    site.azure.approve_release_as(GRACE, approval["id"], "approved", "Better by 6 %.")
+    await site.became(release, "succeeded")
+    world = Everything(team=replace(RELEASING, models={"diabetes": replace(RELEASING.models["diabetes"], release_id=DEFINITION)}))
+    bot = replace(world.bot, pipelines=azure)
+
+    heard = [events.parse(one) for one in await receiver.have(7)]
+    for event in heard:
+        assert not isinstance(event, events.Ignored)
+        await moved(bot, event)
+
+    assert {type(event) for event in heard} == {
+        events.ReleaseMoved,
+        events.ReleaseApprovalRequested,
+        events.ReleaseApprovalCompleted,
+    }
+    assert {event.ref for event in heard if not isinstance(event, events.Ignored)} == {Ref(Thing.RELEASE, release)}
+    card = world.board.shown["C0MLDELIV", f"release/{release}"]
+    assert card.text == "✅ diabetes: release Release-1 succeeded, asked for by Ada Lovelace (2 of 2 stages done)."
+    decided = world.board.shown["C0MLDELIV", f"release/{release}/approval/{approval['id']}"]
+    assert "Approved by Grace Hopper" in decided.text
 
 
 # --- what the service may say ---------------------------------------------------------------------------------------
