@@ -80,7 +80,8 @@ def token(site: Site, who: Character) -> str:
 
 
 def acting(azure: AzureDevOps, site: Site, who: Character) -> AzureDevOps:
-    return azure.acting(lambda: token(site, who))
+    """Somebody at work, with what they are asked to consent to when they sign in."""
+    return azure.acting(lambda: site.world.tokens.issue(who, AZURE_DEVOPS, ("vso.build_execute", "vso.release_manage")))
 
 
 def known(who: Character) -> Person:
