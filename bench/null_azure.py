@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from bot.core.approvals import Approval
-from bot.core.errors import SignInNeeded
+from bot.core.errors import Gone, SignInNeeded
 from bot.core.models import ModelVersion
 from bot.core.people import Account, Person
 from bot.core.runs import Failure, Run, Stage, State
@@ -42,11 +42,23 @@ class NullPipelines:
         """None."""
         return ()
 
+    async def release(self, release_id: int) -> Run:
+        """None."""
+        raise Gone(f"Release {release_id} does not exist.")
+
+    async def recent_releases(self, definition_id: int, since: datetime) -> tuple[Run, ...]:
+        """None."""
+        return ()
+
     async def failure(self, run: Run) -> Failure | None:
         """None."""
         return None
 
     async def artifact(self, run_id: int, name: str) -> Mapping[str, bytes]:
+        """Not there yet."""
+        return {}
+
+    async def attached(self, release: Run, stage: str) -> Mapping[str, bytes]:
         """Not there yet."""
         return {}
 
@@ -63,6 +75,10 @@ class NullPipelines:
         return None
 
     async def deployed(self, pipeline_id: int, stage: str, before: int) -> tuple[int, ...]:
+        """None."""
+        return ()
+
+    async def redeployable(self, definition_id: int, stage: str, before: int) -> tuple[int, ...]:
         """None."""
         return ()
 

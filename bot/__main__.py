@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings.environment.CALLBOARD_DATA.mkdir(parents=True, exist_ok=True)
     match asked.command:
         case "hooks":
-            return asyncio.run(_hooks(settings, apply=asked.do == "apply", renew=asked.renew, releases=asked.releases))
+            return asyncio.run(_hooks(settings, apply=asked.do == "apply", renew=asked.renew))
         case "doctor":
             return asyncio.run(_doctor(settings))
         case "keys":
@@ -58,7 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     hooks = commands.add_parser("hooks", help="Azure DevOps' service-hook subscriptions: list them, or make them as they should be")
     hooks.add_argument("do", nargs="?", choices=("list", "apply"), default="list")
     hooks.add_argument("--renew", action="store_true", help="write all of ours anew, after a change of password or secret")
-    hooks.add_argument("--releases", nargs="*", type=int, default=(), metavar="ID", help="classic release definitions to listen to, too")
     commands.add_parser("doctor", help="check settings, Slack, Azure DevOps, hooks and database, and say what to do")
     keys = commands.add_parser("keys", help="what sign-ins are encrypted under: make a new key, or encrypt all under the first")
     keys.add_argument("do", choices=("new", "rotate"))
@@ -141,6 +140,7 @@ async def _callboard(settings: Settings, url: str) -> AsyncIterator[web.Applicat
         token=lambda: credential.token(AZURE_DEVOPS),
         cache=_cache(environment),
         environments={known.stage: name for name, known in team.environments.items()},
+        releases=team.releases,
     )
     database = Database(url)
     await database.open()
@@ -171,7 +171,7 @@ async def _callboard(settings: Settings, url: str) -> AsyncIterator[web.Applicat
             await database.close()
 
 
-async def _hooks(settings: Settings, *, apply: bool, renew: bool, releases: Sequence[int]) -> int:
+async def _hooks(settings: Settings, *, apply: bool, renew: bool) -> int:
     from bot import hooks  # noqa: PLC0415
     from bot.core.errors import OutsideError  # noqa: PLC0415
     from bot.doctor import azure_devops, receiver  # noqa: PLC0415
@@ -179,9 +179,9 @@ async def _hooks(settings: Settings, *, apply: bool, renew: bool, releases: Sequ
     async with azure_devops(settings, _cache(settings.environment)) as pipelines:
         try:
             if apply:
-                lines = await hooks.apply(pipelines.hooks, settings.team, receiver(settings), releases=releases, renew=renew)
+                lines = await hooks.apply(pipelines.hooks, settings.team, receiver(settings), renew=renew)
             else:
-                lines = await hooks.show(pipelines.hooks, settings.team, receiver(settings), releases=releases)
+                lines = await hooks.show(pipelines.hooks, settings.team, receiver(settings))
         except OutsideError as error:
             _say(f"Azure DevOps: {error}")
             return 1

@@ -25,6 +25,7 @@ from bot.core.approvals import Allowed, Denied
 from bot.core.audit import Entry
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, SignInNeeded, Uncertain
 from bot.core.events import Event
+from bot.core.references import Ref
 from bot.core.team import Team
 from bot.database import Database
 from bot.doors import CLICK, COMMAND, HOOK, LARGEST, HookDoor, SlackDoor, Socket
@@ -128,20 +129,20 @@ class Work:
     # Events
 
     async def _events(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-        """Many events of one run become one call, with the newest of them."""
+        """Many events of one run or release become one call, with the newest of them."""
         read = [_read(delivery) for delivery in deliveries]
-        newest: dict[tuple[OnEvent, int], tuple[Event, int]] = {}
+        newest: dict[tuple[OnEvent, Ref], tuple[Event, int]] = {}
         for delivery, event in zip(deliveries, read, strict=True):
             if not isinstance(event, (Done, Parked)) and (run := self._router.events.get(type(event))):
-                newest.pop((run, event.run_id), None)
-                newest[run, event.run_id] = (event, delivery.attempts)
-        outcomes: dict[tuple[OnEvent, int], Outcome] = {}
-        for (run, run_id), (event, attempts) in newest.items():
-            outcomes[run, run_id] = await self._event(run, event, attempts)
+                newest.pop((run, event.ref), None)
+                newest[run, event.ref] = (event, delivery.attempts)
+        outcomes: dict[tuple[OnEvent, Ref], Outcome] = {}
+        for (run, ref), (event, attempts) in newest.items():
+            outcomes[run, ref] = await self._event(run, event, attempts)
         return [
             event
             if isinstance(event, (Done, Parked))
-            else outcomes.get((self._router.events.get(type(event), _no_event), event.run_id), Done())
+            else outcomes.get((self._router.events.get(type(event), _no_event), event.ref), Done())
             for event in read
         ]
 
@@ -305,7 +306,7 @@ class Callboard:
             database,
             work,
             together=frozenset({HOOK}),
-            rest=lambda lane: REST if events.is_run(lane) else 0.0,
+            rest=lambda lane: REST if events.rests(lane) else 0.0,
             ticks=(
                 Tick("board", SWEEP, self.board.sweep),
                 Tick("tidy-board", TIDY, self.board.tidy),

@@ -115,12 +115,14 @@ async def _slack(settings: Settings) -> tuple[bool, str]:
 async def _runs(settings: Settings, pipelines: AzureDevOps) -> tuple[bool, str]:
     since = datetime.now(UTC) - timedelta(days=1)
     seen = [await pipelines.recent(pipeline, since) for pipeline in sorted({model.pipeline_id for model in settings.team.models.values()})]
-    return True, f"{sum(len(runs) for runs in seen)} runs since yesterday"
+    released = [await pipelines.recent_releases(definition, since) for definition in settings.team.releases]
+    releases = f" and {sum(map(len, released))} releases" if released else ""
+    return True, f"{sum(map(len, seen))} runs{releases} since yesterday"
 
 
 async def _hooks(settings: Settings, pipelines: AzureDevOps) -> tuple[bool, str]:
     lines = await hooks.show(pipelines.hooks, settings.team, receiver(settings))
-    wrong = [line for line in lines if not line.startswith(("fine", "left alone"))]
+    wrong = [line for line in lines if not line.startswith(("fine", "alone"))]
     if wrong:
         return False, f"{len(wrong)} subscriptions are not as they should be. `python -m bot hooks` lists them, `hooks apply` mends them."
     return True, "every subscription is there and on"

@@ -26,6 +26,8 @@ PIPELINE_EVENTS = (
     ("build.complete", "tfs", "2.0"),
 )
 RELEASE_EVENTS = (
+    ("ms.vss-release.release-created-event", "rm", "3.0-preview.1"),
+    ("ms.vss-release.release-abandoned-event", "rm", "3.0-preview.1"),
     ("ms.vss-release.deployment-started-event", "rm", "3.0-preview.1"),
     ("ms.vss-release.deployment-completed-event", "rm", "3.0-preview.1"),
     ("ms.vss-release.deployment-approval-pending-event", "rm", "3.0-preview.1"),
@@ -112,9 +114,9 @@ class Subscriptions(Protocol):
         ...
 
 
-async def show(azure: Subscriptions, team: Team, receiver: Receiver, *, releases: Sequence[int] = ()) -> tuple[str, ...]:
+async def show(azure: Subscriptions, team: Team, receiver: Receiver) -> tuple[str, ...]:
     """What is there and what `apply` would do, in lines for people. Changes nothing."""
-    plan = await _plan(azure, team, receiver, releases, renew=False)
+    plan = await _plan(azure, team, receiver, renew=False)
     return (
         *(f"fine     {one.subject}" for one in plan.keep),
         *(f"missing  {one.subject}" for one in plan.create),
@@ -124,14 +126,12 @@ async def show(azure: Subscriptions, team: Team, receiver: Receiver, *, releases
     )
 
 
-async def apply(
-    azure: Subscriptions, team: Team, receiver: Receiver, *, releases: Sequence[int] = (), renew: bool = False
-) -> tuple[str, ...]:
+async def apply(azure: Subscriptions, team: Team, receiver: Receiver, *, renew: bool = False) -> tuple[str, ...]:
     """Create, repair and remove until the subscriptions are as they should be; says what was changed, in lines for people.
 
     `renew` writes all of ours anew: after a change of password or secret, which the service never shows.
     """
-    plan = await _plan(azure, team, receiver, releases, renew=renew)
+    plan = await _plan(azure, team, receiver, renew=renew)
     said: list[str] = []
     for one in plan.create:
         await azure.create(one)
@@ -145,11 +145,11 @@ async def apply(
     return (*said, *([f"fine     {len(plan.keep)} subscriptions"] if plan.keep else []), *_left_alone(plan))
 
 
-async def _plan(azure: Subscriptions, team: Team, receiver: Receiver, releases: Sequence[int], *, renew: bool) -> Plan:
+async def _plan(azure: Subscriptions, team: Team, receiver: Receiver, *, renew: bool) -> Plan:
     project_id = await azure.project_id()
     names = {pipeline_id: await azure.pipeline_name(pipeline_id) for pipeline_id in _pipelines(team)}
-    wanted = desired(team, receiver, project_id, names, releases)
-    return plan(wanted, await azure.list(releases=bool(releases)), renew=renew)
+    wanted = desired(team, receiver, project_id, names)
+    return plan(wanted, await azure.list(releases=bool(team.releases)), renew=renew)
 
 
 def _left_alone(plan: Plan) -> tuple[str, ...]:
@@ -160,10 +160,8 @@ def _pipelines(team: Team) -> tuple[int, ...]:
     return tuple(sorted({model.pipeline_id for model in team.models.values()}))
 
 
-def desired(
-    team: Team, receiver: Receiver, project_id: str, names: Mapping[int, str], releases: Sequence[int] = ()
-) -> tuple[Subscription, ...]:
-    """The subscriptions a team needs: every event of every pipeline, and of every classic release definition in `releases`."""
+def desired(team: Team, receiver: Receiver, project_id: str, names: Mapping[int, str]) -> tuple[Subscription, ...]:
+    """The subscriptions a team needs: every event of every pipeline, and of every classic release definition."""
     consumer = {
         "url": receiver.url.rstrip("/") + PATH,
         "basicAuthUsername": receiver.username,
@@ -180,7 +178,7 @@ def desired(
     )
     of_releases = (
         Subscription(publisher, event, version, {"projectId": project_id, "releaseDefinitionId": str(definition)}, consumer)
-        for definition in releases
+        for definition in team.releases
         for event, publisher, version in RELEASE_EVENTS
     )
     return (*of_pipelines, *of_releases)

@@ -31,12 +31,24 @@ class Pipelines(Protocol):
         """Runs queued since then, newest first, without their stages."""
         ...
 
+    async def release(self, release_id: int) -> Run:
+        """The classic release with all its stages, as it is now. Raises Gone."""
+        ...
+
+    async def recent_releases(self, definition_id: int, since: datetime) -> tuple[Run, ...]:
+        """Releases made since then, newest first, with their stages."""
+        ...
+
     async def failure(self, run: Run) -> Failure | None:
-        """Why the run failed: the first failed step, its first error, the end of its log, failing tests."""
+        """Why the run or release failed: the first failed step, its first error, the end of its log, failing tests."""
         ...
 
     async def artifact(self, run_id: int, name: str) -> Mapping[str, bytes]:
         """The files of a published artifact by their path inside it; empty while it is not there."""
+        ...
+
+    async def attached(self, release: Run, stage: str) -> Mapping[str, bytes]:
+        """The smoke tests that the last attempt of a release's stage has attached to its tasks, by their names."""
         ...
 
     async def approvals(self, run: Run) -> tuple[Approval, ...]:
@@ -53,6 +65,10 @@ class Pipelines(Protocol):
 
     async def deployed(self, pipeline_id: int, stage: str, before: int) -> tuple[int, ...]:
         """The pipeline's runs below this number whose stage has succeeded, newest first; of the last ones only."""
+        ...
+
+    async def redeployable(self, definition_id: int, stage: str, before: int) -> tuple[int, ...]:
+        """The definition's releases below this number whose stage has succeeded, newest first; of the last ones only."""
         ...
 
     async def groups_of(self, person: Person) -> frozenset[str]:
@@ -93,6 +109,10 @@ class Hands(Pipelines, Protocol):
 
     async def retry(self, run_id: int, stage: str, *, everything: bool = False) -> None:
         """Run the failed jobs of a stage again, or all of them."""
+        ...
+
+    async def redeploy(self, release_id: int, stage: str, comment: str) -> None:
+        """Deploy a stage of a release once more; its approvals are asked for again."""
         ...
 
     async def cancel(self, run_id: int) -> None:

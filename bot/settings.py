@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from base64 import urlsafe_b64decode
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -153,6 +154,7 @@ class _Environment(_Frozen):
     minimum: Annotated[int, Field(ge=1, le=20)] = 1
     apart: frozenset[Duty] = frozenset(Duty)
     freezes: tuple[_Freeze, ...] = ()
+    release_stage: str = ""
 
 
 class _Parameter(_Frozen):
@@ -193,6 +195,7 @@ class _Model(_Frozen):
     metrics: Annotated[dict[str, _Metric], Field(min_length=1)]
     parameters: dict[str, _Parameter] = Field(default_factory=dict)
     gate: _Gate
+    release: Annotated[int, Field(gt=0)] | None = None
     permissions: _Permissions = _Permissions()
     approvers: dict[str, frozenset[Text]] = Field(default_factory=dict)
     # What only the stage scripts read.
@@ -223,6 +226,14 @@ class _File(_Frozen):
         unknown = sorted({name for model in self.models.values() for name in model.approvers} - set(self.environments))
         if unknown:
             raise ValueError(f"approvers are listed for {', '.join(unknown)}, which `environments` does not have")
+        return self
+
+    @model_validator(mode="after")
+    def _a_release_is_about_one_thing(self) -> _File:
+        releases = Counter(model.release for model in self.models.values() if model.release is not None)
+        stages = Counter(known.release_stage for known in self.environments.values() if known.release_stage)
+        if twice := sorted(str(name) for name, times in (releases | stages).items() if times > 1):
+            raise ValueError(f"`release` or `release_stage` {', '.join(twice)} is there more than once; each belongs to one")
         return self
 
 
@@ -317,6 +328,7 @@ def _environment(name: str, known: _Environment) -> Environment:
         known.stage,
         known.needs_approval,
         People(known.approvers),
+        release_stage=known.release_stage,
         minimum=known.minimum,
         apart=known.apart,
         freezes=tuple(_freeze(freeze) for freeze in known.freezes),
@@ -349,6 +361,7 @@ def _model(name: str, model: _Model) -> Model:
             for parameter, known in model.parameters.items()
         ),
         branch=model.branch,
+        release_id=model.release,
         rights=model.permissions.rights(),
         approvers={environment: People(names) for environment, names in model.approvers.items()},
     )

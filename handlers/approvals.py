@@ -16,8 +16,8 @@ from bot.core.audit import Entry
 from bot.core.deciding import Case, Decider, changed, may_decide, still_needed
 from bot.core.models import Delivery
 from bot.core.policy import already, belongs, in_channel, model_of
-from bot.core.references import ApprovalOf, Unknown, token
-from bot.core.runs import asker
+from bot.core.references import ApprovalOf, Ref, Unknown, token
+from bot.core.runs import asker, called
 from bot.core.team import Team
 from bot.messages.approvals import LATER, approval_card, approve_form, defer_form, pending_list, reason_errors, reassign_form, reject_form
 from bot.messages.kit import Message, Modal, Reply, channel_link
@@ -25,7 +25,7 @@ from bot.messages.private import note, wrong_channel
 from bot.ports import Bot, Operation
 from bot.routing import Click, Request, Router, Submission, Usage
 from handlers.judging import Asks, approval_now, comment_of, deny, judged, operation_of, record, written
-from handlers.showing import about, asked_in_slack, question, refresh, votes
+from handlers.showing import about, asked_in_slack, question, read, refresh, votes
 
 router = Router()
 
@@ -36,14 +36,14 @@ DONE = {Answer.APPROVE: "Approved", Answer.REJECT: "Rejected"}
 
 @router.command("approve", "[run]")
 async def approve(bot: Bot, request: Request) -> Reply:
-    """List what waits for approval here, or show one run's question."""
+    """List what waits for approval here, or show one run's or release's question."""
     match request.words:
         case ():
             return await _list(bot, request.channel)
-        case (word,) if word.removeprefix("#").isdecimal() and len(word) < 18:
-            return await _one(bot, request.channel, int(word.removeprefix("#")))
+        case (word,) if (ref := Ref.named(word)) is not None:
+            return await _one(bot, request.channel, ref)
         case _:
-            raise Usage("Name one run by its number in Azure DevOps' address, such as 480, or none at all.")
+            raise Usage("Name one run by its number in Azure DevOps' address, such as 480, a release such as release/12, or none at all.")
 
 
 @router.click("approve", opens="Approve")
@@ -134,7 +134,7 @@ async def _list(bot: Bot, channel: str) -> Message:
         environment = belongs(bot.team, approval)
         if environment is None:
             continue
-        run = await bot.pipelines.run(approval.run_id)
+        run = await read(bot.pipelines, approval.ref)
         model = model_of(bot.team, run)
         if model is None:
             continue
@@ -146,18 +146,18 @@ async def _list(bot: Bot, channel: str) -> Message:
     return pending_list(here, tuple(elsewhere))
 
 
-async def _one(bot: Bot, channel: str, run_id: int) -> Message:
-    run = await bot.pipelines.run(run_id)
+async def _one(bot: Bot, channel: str, ref: Ref) -> Message:
+    run = await read(bot.pipelines, ref)
     model = model_of(bot.team, run)
     if model is None:
-        return note(f"Run {run_id} belongs to no model of this team.")
+        return note(f"{called(run, first=True)} belongs to no model of this team.")
     if not in_channel(model, channel):
         return wrong_channel(model)
     for approval in await bot.pipelines.approvals(run):
         environment = belongs(bot.team, approval)
         if environment is not None and approval.state is ApprovalState.PENDING:
             return approval_card(await question(bot, run, model, approval, environment))
-    return note(f"Run {run.number} does not wait for approval.")
+    return note(f"{called(run, first=True)} does not wait for approval.")
 
 
 # Asking and answering
@@ -200,7 +200,7 @@ async def _decide(bot: Bot, submission: Submission, answer: Answer, *, later: bo
     if isinstance(asks, Message):
         return asks
     if answer is Answer.APPROVE and (left := await _agree(bot, asks)):
-        await refresh(bot, asks.case.run.id)
+        await refresh(bot, asks.case.run.ref)
         others = "one more person has" if left == 1 else f"{left} more people have"
         return note(f"Noted: you agree. It goes to Azure DevOps once {others} agreed, too.")
     until = bot.now() + timedelta(hours=int(submission.values["until"])) if later else None

@@ -8,7 +8,8 @@ from bot.core.approvals import Allowed, ApprovalState, Decision, Denied
 from bot.core.audit import Entry
 from bot.core.deciding import GLASS_LASTS
 from bot.core.policy import belongs, in_channel, may, model_of
-from bot.core.references import token
+from bot.core.references import Ref, Thing, token
+from bot.core.runs import called
 from bot.core.team import Environment, Model, Right
 from bot.messages.barriers import broken_card, glass_card
 from bot.messages.kit import Message, Reply
@@ -16,6 +17,7 @@ from bot.messages.private import note, refusal, wrong_channel
 from bot.ports import Bot, Operation
 from bot.routing import Click, Request, Router, Usage
 from handlers.guarding import lock_of
+from handlers.showing import read
 
 router = Router()
 
@@ -56,19 +58,19 @@ async def unlock(bot: Bot, request: Request) -> Reply:
 async def break_glass(bot: Bot, request: Request) -> Reply:
     """Ask a second person to let one run past locks, freezes and the number of approvers, for an hour."""
     match request.words:
-        case (word, *rest) if word.removeprefix("#").isdecimal() and len(word) < 18 and rest:
-            run, reason = await bot.pipelines.run(int(word.removeprefix("#"))), " ".join(rest)[:REASON]
+        case (word, *rest) if (ref := Ref.named(word)) is not None and rest:
+            run, reason = await read(bot.pipelines, ref), " ".join(rest)[:REASON]
         case _:
-            raise Usage("Name one run by its number, and say why.")
+            raise Usage("Name one run by its number, or a release such as release/12, and say why.")
     model = model_of(bot.team, run)
     if model is None:
-        return note(f"Run {run.id} belongs to no model of this team.")
+        return note(f"{called(run, first=True)} belongs to no model of this team.")
     if not in_channel(model, request.channel):
         return wrong_channel(model)
     waiting = [one for one in await bot.pipelines.approvals(run) if one.state is ApprovalState.PENDING]
     environment = next((found for one in waiting if (found := belongs(bot.team, one)) is not None), None)
     if environment is None:
-        return note(f"Run {run.number} does not wait for approval.")
+        return note(f"{called(run, first=True)} does not wait for approval.")
     subject, detail = f"{run.ref}/{environment.name}", {"reason": reason, "model": model.name}
     entry = Entry(request.person, "ask to break the glass", subject, Allowed(), why=reason, model=model.name)
     denied = await _may(bot, request, Right.BREAK_GLASS, entry, model)
@@ -87,7 +89,7 @@ async def confirm_glass(bot: Bot, click: Click) -> Reply:
     operation = await bot.store.operation(click.value)
     if operation is None or operation.kind != "glass":
         return note("This is not known here.")
-    _, number, name = operation.subject.split("/")
+    thing, number, name = operation.subject.split("/")
     environment, model = bot.team.environments.get(name), bot.team.models.get(operation.detail["model"])
     if environment is None or model is None:
         return note(f"{name} or {operation.detail['model']} is not in callboard.toml any more.")
@@ -103,10 +105,10 @@ async def confirm_glass(bot: Bot, click: Click) -> Reply:
         return note("Somebody else has confirmed this already.")
     after = {"first": operation.person, "second": click.person, "until": until.isoformat()}
     await bot.store.record(Entry(click.person, "break the glass", operation.subject, decision, model=model.name, why=reason, after=after))
-    run = await bot.pipelines.run(int(number))
+    run = await read(bot.pipelines, Ref(Thing(thing), int(number)))
     card = broken_card(run, environment, (operation.person, click.person), reason, until)
     await bot.board.show(model.channel, f"{operation.subject}/glass/{operation.id}", card)
-    return note(f"The glass is broken for run {run.number}, until {until:%H:%M} UTC. Those who may approve still have to approve.")
+    return note(f"The glass is broken for {called(run)}, until {until:%H:%M} UTC. Those who may approve still have to approve.")
 
 
 def _second(bot: Bot, operation: Operation, person: str) -> Decision:

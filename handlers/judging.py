@@ -24,7 +24,7 @@ from bot.messages.private import note, refusal
 from bot.ports import Acting, Bot, Operation, Pipelines
 from handlers.guarding import glass_of, lock_of
 from handlers.once import once
-from handlers.showing import about, question, read, refresh
+from handlers.showing import about, card_of, question, read, refresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ async def deny(bot: Bot, asks: Asks, denied: Denied) -> Message:
     await record(bot, asks, denied)
     if asks.case.open:
         return refusal(denied, asks.case.approvers)
-    await refresh(bot, asks.case.run.id)
+    await refresh(bot, asks.case.run.ref)
     return refusal(denied)
 
 
@@ -137,13 +137,13 @@ async def written(
     except OutsideError as error:
         now = await approval_now(bot, asks)
         await record(bot, replace(asks, action=f"{asks.action} sent"), Denied(str(error)), {"state": now.state.value})
-        await refresh(bot, asks.case.run.id)
+        await refresh(bot, asks.case.run.ref)
         return note(already(now) if now.state is not ApprovalState.PENDING else f"Azure DevOps did not take the answer: {error}")
     now = outcome.value
     if not outcome.again:
         by = ", ".join(person.name for person in now.approved_by) or (now.decided.actual.name if now.decided and now.decided.actual else "")
         await record(bot, replace(asks, action=f"{asks.action} sent"), Allowed(), {"state": now.state.value, "by": by})
-    await refresh(bot, asks.case.run.id)
+    await refresh(bot, asks.case.run.ref)
     return note(already(now) if outcome.again and now.state is not ApprovalState.PENDING else said(now))
 
 
@@ -179,7 +179,7 @@ async def comment_of(bot: Bot, asks: Asks) -> str:
     """What Azure DevOps keeps with the answer: the reason, who agreed before, who it was in Slack, and where."""
     approval, member = asks.case.approval, asks.who.member
     agreed = [f"agreed before: {vote.by}: {vote.reason}" for vote in asks.case.votes if vote.by != member.id]
-    ts = await bot.board.where(asks.case.model.channel, "/".join((str(approval.ref), "approval", approval.stage, str(approval.attempt))))
+    ts = await bot.board.where(asks.case.model.channel, card_of(approval))
     try:
         where = [await bot.chat.permalink(asks.case.model.channel, ts)] if ts else []
     except OutsideError:

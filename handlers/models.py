@@ -11,13 +11,15 @@ from bot.core.approvals import Approval
 from bot.core.errors import OutsideError
 from bot.core.models import ModelVersion
 from bot.core.policy import belongs, in_channel, model_of
-from bot.core.runs import Run
+from bot.core.references import Thing
+from bot.core.runs import Run, settled
 from bot.core.team import Model
 from bot.messages.kit import Message, Reply
 from bot.messages.lists import RUNS, Standing, models_list, runs_list, status_card, versions_list
 from bot.messages.private import no_model_here, no_such_model, wrong_channel
 from bot.ports import Bot
 from bot.routing import Request, Router, Usage
+from handlers.showing import read
 
 log = logging.getLogger(__name__)
 router = Router()
@@ -36,7 +38,7 @@ async def models(bot: Bot, request: Request) -> Reply:
 
 @router.command("runs", "[model]")
 async def runs(bot: Bot, request: Request) -> Reply:
-    """List the runs of the last days."""
+    """List the runs and releases of the last days."""
     chosen = _chosen(bot, request)
     if isinstance(chosen, Message):
         return chosen
@@ -55,7 +57,7 @@ async def status(bot: Bot, request: Request) -> Reply:
     for model in chosen:
         versions = await _versions(bot, model)
         try:
-            active = [run for run in await _recent(bot, model) if not run.state.finished]
+            active = [run for run in await _recent(bot, model) if not settled(run)]
             recent: tuple[Run, ...] | None = tuple(await _whole(bot, active[:RUNS])) + tuple(active[RUNS:])
             waiting = await _waiting(bot, model)
         except OutsideError as error:
@@ -92,16 +94,23 @@ async def _versions(bot: Bot, model: Model) -> tuple[ModelVersion, ...] | None:
 
 
 async def _recent(bot: Bot, model: Model) -> tuple[Run, ...]:
-    """The model's runs of the last days; others may share its pipeline."""
-    found = await bot.pipelines.recent(model.pipeline_id, bot.now() - timedelta(days=DAYS))
-    return tuple(run for run in found if model_of(bot.team, run) == model)
+    """The model's runs and releases of the last days, newest first; others may share its pipeline."""
+    since = bot.now() - timedelta(days=DAYS)
+    runs = [run for run in await bot.pipelines.recent(model.pipeline_id, since) if model_of(bot.team, run) == model]
+    releases = await bot.pipelines.recent_releases(model.release_id, since) if model.release_id is not None else ()
+    return tuple(sorted((*runs, *releases), key=lambda one: one.created, reverse=True))
 
 
 async def _whole(bot: Bot, found: Iterable[Run]) -> list[Run]:
-    """The runs with their stages, which alone tell what waits for approval and what kept the champion."""
-    return await asyncio.gather(*(bot.pipelines.run(run.id) for run in found))
+    """The runs with their stages, which alone tell what waits for approval and what kept the champion, and the releases with their runs."""
+    return await asyncio.gather(*(read(bot.pipelines, run.ref) for run in found))
 
 
 async def _waiting(bot: Bot, model: Model) -> tuple[Approval, ...]:
     pending = [approval for approval in await bot.pipelines.pending_approvals() if belongs(bot.team, approval) is not None]
-    return tuple([approval for approval in pending if model_of(bot.team, await bot.pipelines.run(approval.run_id)) == model])
+    return tuple([approval for approval in pending if model_of(bot.team, await _of(bot, approval)) == model])
+
+
+async def _of(bot: Bot, approval: Approval) -> Run:
+    """What the approval is about; of a release, its definition suffices."""
+    return await bot.pipelines.run(approval.run_id) if approval.thing is Thing.RUN else await bot.pipelines.release(approval.run_id)

@@ -85,7 +85,7 @@ async def start(bot: Bot, operation: Operation) -> Message:
         outcome = await once(bot, operation, find=find, do=do)
     except Uncertain as error:
         return note(f"{error} No run carries this request so far. If none appears within a minute, press Start again: that looks first.")
-    run = await refresh(bot, outcome.value.id)
+    run = await refresh(bot, outcome.value.ref)
     if not outcome.again:
         await bot.store.record(replace(entry, action=f"{operation.kind} sent", after={"run": str(run.ref)}))
     return started_note(run, model, again=outcome.again)

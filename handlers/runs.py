@@ -1,4 +1,4 @@
-"""Runs as they move: their cards, why they failed, and trying again. A sweep heals what lost events would leave wrong."""
+"""Runs and releases as they move: their cards, why they failed, and trying again. A sweep heals what lost events would leave wrong."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from datetime import timedelta
 from bot.core.approvals import Allowed, Denied
 from bot.core.audit import Entry
 from bot.core.errors import Gone, OutsideError, Uncertain
-from bot.core.events import ApprovalCompleted, ApprovalRequested, Event, JobMoved, RunMoved, StageMoved
+from bot.core.events import (
+    ApprovalCompleted,
+    ApprovalRequested,
+    Event,
+    JobMoved,
+    ReleaseApprovalCompleted,
+    ReleaseApprovalRequested,
+    ReleaseMoved,
+    RunMoved,
+    StageMoved,
+)
 from bot.core.policy import may, model_of
-from bot.core.references import StageAttempt, Unknown, token
-from bot.core.runs import Run, may_retry
+from bot.core.references import StageAttempt, Thing, Unknown, token
+from bot.core.runs import Run, called, may_retry, settled
 from bot.core.team import Right
 from bot.messages.failures import failure_card
 from bot.messages.kit import Message, Reply
@@ -20,7 +30,7 @@ from bot.messages.private import note, refusal
 from bot.ports import Acting, Bot, Operation
 from bot.routing import Click, Router
 from handlers.once import once
-from handlers.showing import refresh, subject
+from handlers.showing import read, refresh, subject
 
 log = logging.getLogger(__name__)
 router = Router()
@@ -28,24 +38,37 @@ router = Router()
 LATELY = timedelta(hours=24)
 
 
-@router.on(RunMoved, StageMoved, JobMoved, ApprovalRequested, ApprovalCompleted)
+@router.on(
+    RunMoved,
+    StageMoved,
+    JobMoved,
+    ApprovalRequested,
+    ApprovalCompleted,
+    ReleaseMoved,
+    ReleaseApprovalRequested,
+    ReleaseApprovalCompleted,
+)
 async def moved(bot: Bot, event: Event) -> None:
-    """Something happened to a run: look, and show what is."""
-    await refresh(bot, event.run_id)
+    """Something happened to a run or a release: look, and show what is."""
+    await refresh(bot, event.ref)
 
 
 @router.every("* * * * *")
 async def sweep(bot: Bot) -> None:
-    """Look after runs whose cards are not final, and recent ones that have none: their events may have been lost."""
+    """Look after runs and releases whose cards are not final, and recent ones that have none: their events may have been lost."""
     wanted = dict.fromkeys(await bot.store.watched())
-    for pipeline_id in sorted({model.pipeline_id for model in bot.team.models.values()}):
-        recent = await bot.pipelines.recent(pipeline_id, bot.now() - LATELY)
+    since = bot.now() - LATELY
+    pipelines = sorted({model.pipeline_id for model in bot.team.models.values()})
+    for recent in [
+        *[await bot.pipelines.recent(pipeline_id, since) for pipeline_id in pipelines],
+        *[await bot.pipelines.recent_releases(definition_id, since) for definition_id in bot.team.releases],
+    ]:
         final = await bot.store.final(tuple(run.ref for run in recent))
-        # A run with a final card that works again was retried, and nobody told us.
-        wanted |= dict.fromkeys(run.ref for run in recent if run.ref not in final or not run.state.finished)
+        # What has a final card and works again was retried, and nobody told us.
+        wanted |= dict.fromkeys(run.ref for run in recent if run.ref not in final or not settled(run))
     for ref in wanted:
         try:
-            await refresh(bot, ref.id)
+            await refresh(bot, ref)
         except Gone:
             log.warning("%s is gone; its card is left as it is.", ref)
             await bot.store.watch(ref, final=True)
@@ -55,12 +78,12 @@ async def sweep(bot: Bot) -> None:
 
 @router.click("retry_stage")
 async def retry_stage(bot: Bot, click: Click) -> Reply:
-    """Run the failed jobs of a stage again: once per attempt, and only while that attempt is the last."""
+    """Run the failed jobs of a stage again, or deploy it again: once per attempt, and only while that attempt is the last."""
     try:
         reference = StageAttempt.read(click.value)
     except Unknown as error:
         return note(str(error))
-    run = await bot.pipelines.run(reference.run_id)
+    run = await read(bot.pipelines, reference.ref)
     model = model_of(bot.team, run)
     decision = may(bot.team, Right.RETRAIN, await bot.chat.member(click.person), model)
     about = subject(run, "stage", reference.stage, reference.attempt)
@@ -95,12 +118,15 @@ async def _retry(bot: Bot, acting: Acting, run: Run, reference: StageAttempt, en
     card = await _retried_card(bot, run, reference, entry.person)
 
     async def find() -> Run | None:
-        now = await bot.pipelines.run(run.id)
+        now = await read(bot.pipelines, run.ref)
         return now if may_retry(now, reference.stage, reference.attempt) != Allowed() else None
 
     async def do() -> Run:
-        await acting.pipelines.retry(run.id, reference.stage)
-        return await bot.pipelines.run(run.id)
+        if run.thing is Thing.RELEASE:
+            await acting.pipelines.redeploy(run.id, reference.stage, f"retried in Slack by {entry.person}")
+        else:
+            await acting.pipelines.retry(run.id, reference.stage)
+        return await read(bot.pipelines, run.ref)
 
     try:
         outcome = await once(bot, operation, find=find, do=do)
@@ -108,12 +134,12 @@ async def _retry(bot: Bot, acting: Acting, run: Run, reference: StageAttempt, en
         return note(f"{error} The stage stands as it was. Press Retry again: that looks first.")
     if not outcome.again:
         await bot.store.record(replace(entry, action="retry sent", after={"attempt": str(reference.attempt + 1)}))
-    await refresh(bot, run.id)
+    await refresh(bot, run.ref)
     model = model_of(bot.team, run)
     if model is not None and card is not None and not outcome.again:
         await bot.board.show(model.channel, subject(run, "failure", reference.stage, reference.attempt), card, under=subject(run))
     title = next(stage.title for stage in run.stages if stage.name == reference.stage)
-    return note(f"{title} of run {run.number} runs again.")
+    return note(f"{title} of {called(run)} runs again.")
 
 
 async def _retried_card(bot: Bot, run: Run, reference: StageAttempt, person: str) -> Message | None:
@@ -124,6 +150,6 @@ async def _retried_card(bot: Bot, run: Run, reference: StageAttempt, person: str
     try:
         failure = await bot.pipelines.failure(run)
     except OutsideError as error:
-        log.warning("The failure of run %s could not be read again: %s", run.id, error)
+        log.warning("The failure of %s could not be read again: %s", called(run), error)
         return None
     return failure_card(run, model, stage, failure, retried_by=person)

@@ -1,4 +1,4 @@
-"""Makes the channel show a run as it is now. No feature: features call it instead of each other.
+"""Makes the channel show a run or a release as it is now. No feature: features call it instead of each other.
 
 Everything is read again and shown whole, so it may be called at any time, any number of times.
 """
@@ -6,15 +6,16 @@ Everything is read again and shown whole, so it may be called at any time, any n
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from bot.core import delivery
 from bot.core.approvals import Approval, ApprovalState
 from bot.core.deciding import Case, Decided, Vote
-from bot.core.errors import OutsideError
+from bot.core.errors import Gone, OutsideError
 from bot.core.models import Comparison, Delivery, champion_of
 from bot.core.policy import awaited, belongs, model_of
-from bot.core.references import Ref, token
-from bot.core.runs import EVALUATE, Run, State, asker, failed_stages, parameter
+from bot.core.references import Ref, Thing, token
+from bot.core.runs import EVALUATE, Run, State, asker, called, failed_stages, parameter, settled, with_source
 from bot.core.team import Environment, Model
 from bot.messages.approvals import approval_card
 from bot.messages.comparisons import comparison_card, smoke_card, unreadable_card
@@ -25,26 +26,35 @@ from bot.ports import Bot, File, Operation, Pipelines
 log = logging.getLogger(__name__)
 
 
-async def refresh(bot: Bot, run_id: int) -> Run:
-    """Read the run, and show everything there is to show about it; nothing for a pipeline that no model has. Raises Gone."""
+async def refresh(bot: Bot, ref: Ref) -> Run:
+    """Read the run or release, and show everything there is to show about it; nothing for what no model has. Raises Gone."""
     reading = await bot.board.reading()
-    run = await bot.pipelines.run(run_id)
+    run = await read(bot.pipelines, ref)
     model = model_of(bot.team, run)
     if model is None:
         return run
     asked = asker(run, await asked_in_slack(bot, run))
     await bot.board.show(model.channel, subject(run), run_card(run, model, asked), reading=reading)
-    await _show_comparison(bot, run, model)
+    if run.thing is Thing.RUN:
+        await _show_comparison(bot, run, model)
     await _show_failures(bot, run, model)
     await _show_smoke_tests(bot, run, model)
     await _show_approvals(bot, run, model, reading)
-    await bot.store.watch(run.ref, final=run.state.finished)
+    await bot.store.watch(run.ref, final=settled(run))
     return run
 
 
 async def read(pipelines: Pipelines, ref: Ref) -> Run:
-    """The run or release, as this identity sees it. Raises Gone."""
-    return await pipelines.run(ref.id)
+    """The run or release, as this identity sees it; a release together with what the run says that it deploys. Raises Gone."""
+    if ref.thing is Thing.RUN:
+        return await pipelines.run(ref.id)
+    release = await pipelines.release(ref.id)
+    if release.source is None:
+        return release
+    try:
+        return with_source(release, await pipelines.run(release.source))
+    except Gone:  # runs are deleted after a while
+        return release
 
 
 def subject(run: Run, *parts: object) -> str:
@@ -53,7 +63,7 @@ def subject(run: Run, *parts: object) -> str:
 
 
 async def asked_in_slack(bot: Bot, run: Run) -> str | None:
-    """The Slack user whose operation started the run."""
+    """The Slack user whose operation started the run, or the run that the release deploys."""
     request = parameter(run, "requestId")
     operation = await bot.store.operation(request) if request is not None else None
     return operation.person if operation is not None else None
@@ -87,6 +97,13 @@ async def votes(bot: Bot, approval: Approval) -> tuple[Vote, ...]:
     """Who has agreed and waits for others to."""
     held = await bot.store.operations_of("vote", about(approval))
     return tuple(Vote(one.person, one.detail.get("identity", ""), one.detail.get("reason", "")) for one in held)
+
+
+def card_of(approval: Approval) -> str:
+    """What the message about an approval is called: a stage of a run asks once, a stage of a release asks each approver."""
+    if approval.thing is Thing.RELEASE:
+        return about(approval)
+    return f"{approval.ref}/approval/{approval.stage}/{approval.attempt}"
 
 
 def about(approval: Approval) -> str:
@@ -148,20 +165,20 @@ async def _show_refusal(bot: Bot, run: Run, model: Model) -> None:
 async def _show_smoke_tests(bot: Bot, run: Run, model: Model) -> None:
     """What each environment's endpoint answered once its stage had deployed it."""
     for environment in bot.team.environments.values():
-        stage = run.stage(environment.stage)
+        stage = run.stage(environment.stage_of(run.thing))
         if stage is None or stage.state not in {State.SUCCEEDED, State.PARTIAL, State.FAILED}:
             continue
         drawn = _Drawn(bot, run, "smoke", environment.name, stage.attempt)
         if await drawn.before():
             continue
         name = f"{environment.name}.json"
-        content = delivery.pick(await bot.pipelines.artifact(run.id, environment.name), name)
+        content = delivery.pick(await _tested(bot, run, environment.name), name)
         if content is None:
             continue
         try:
             message = smoke_card(model.name, delivery.smoke_test(content, name), run)
         except delivery.Unreadable as error:
-            log.error("Run %s: %s", run.id, error)  # noqa: TRY400
+            log.error("%s: %s", called(run), error)  # noqa: TRY400
             continue
         await bot.board.show(model.channel, drawn.subject, message, under=subject(run))
         await drawn.now()
@@ -182,8 +199,7 @@ async def _show_approvals(bot: Bot, run: Run, model: Model, reading: int) -> Non
         if await drawn.before():
             continue
         asks = await question(bot, run, model, approval, environment)
-        about = subject(run, "approval", approval.stage, approval.attempt)
-        await bot.board.show(model.channel, about, approval_card(asks), reading=reading)
+        await bot.board.show(model.channel, card_of(approval), approval_card(asks), reading=reading)
         if not asks.unknown:
             await drawn.now()
 
@@ -205,9 +221,10 @@ class _Drawn:
 
 
 async def _delivered(bot: Bot, run: Run) -> Delivery:
-    """What the run has handed on so far; a part that cannot be read is missing, and the card says so."""
-    files = await bot.pipelines.artifact(run.id, "delivery")
-    tested = await bot.pipelines.artifact(run.id, "qa")
+    """What the run, or the one that the release deploys, has handed on so far; what cannot be read is missing, and the card says so."""
+    source = run.source if run.thing is Thing.RELEASE else run.id
+    files = await bot.pipelines.artifact(source, "delivery") if source is not None else {}
+    tested = await _tested(bot, run, "qa")
     evaluation, version, image = (delivery.pick(files, name) for name in ("evaluation.json", "model.json", "image.json"))
     qa = delivery.pick(tested, "qa.json")
     made = Delivery()
@@ -220,8 +237,16 @@ async def _delivered(bot: Bot, run: Run) -> Delivery:
             {"qa": delivery.smoke_test(qa, "qa.json")} if qa is not None else {},
         )
     except delivery.Unreadable as error:
-        log.error("Run %s: %s", run.id, error)  # noqa: TRY400
+        log.error("%s: %s", called(run), error)  # noqa: TRY400
     return made
+
+
+async def _tested(bot: Bot, run: Run, environment: str) -> Mapping[str, bytes]:
+    """The smoke test of an environment: an artifact of a run; a release has none, its tasks carry it."""
+    if run.thing is Thing.RUN:
+        return await bot.pipelines.artifact(run.id, environment)
+    known = bot.team.environments.get(environment)
+    return await bot.pipelines.attached(run, known.release_stage) if known is not None and known.release_stage else {}
 
 
 async def _decided(bot: Bot, approval: Approval) -> Decided | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from bot.core.approvals import Approval, ApprovalState, ApprovalStep
 from bot.core.models import Comparison, Contender, Delivery, Direction, Image, Metric, ModelVersion, SmokeTest, Verdict
 from bot.core.people import Account, Member, Person
+from bot.core.references import Thing
 from bot.core.runs import FailedTest, Failure, Job, Run, Stage, State, Step
 from bot.core.team import Environment, Kind, Model, Parameter, People, Right, Team
 
@@ -70,6 +71,16 @@ TEAM = Team(
         Right.ROLLBACK: People(frozenset({"S0RELEASE"})),
         Right.LOCK: People(frozenset({"S0RELEASE"})),
         Right.BREAK_GLASS: People(frozenset({"S0RELEASE"})),
+    },
+)
+
+# The same team, which deploys diabetes by a classic release.
+RELEASING = replace(
+    TEAM,
+    models={"diabetes": replace(DIABETES, release_id=3), "churn": CHURN},
+    environments={
+        "qa": replace(TEAM.environments["qa"], release_stage="QA - Deploy on ACI"),
+        "prod": replace(TEAM.environments["prod"], release_stage="Prod - Deploy on AKS"),
     },
 )
 
@@ -209,3 +220,59 @@ V4 = ModelVersion("diabetes", "4", NOW, algorithm="ridge", run_id="mlflow-1", co
 IMAGE = Image("diabetes-scoring", "4", "sha256:" + "ab" * 32, "contosoml.azurecr.io/diabetes-scoring@sha256:" + "ab" * 32)
 SMOKE = SmokeTest("qa", "aci", "http://diabetes-qa.westeurope.azurecontainer.io", passed=True, checked=5, latency_ms=12.3)
 DELIVERY = Delivery(COMPARISON, V4, IMAGE, {"qa": SMOKE})
+
+# A release of the run that has succeeded, made by the build; and the same by its state.
+QA_STAGE, PROD_STAGE = "QA - Deploy on ACI", "Prod - Deploy on AKS"
+RELEASE = Run(
+    id=12,
+    number="Release-12",
+    pipeline_id=3,
+    pipeline="Deploy Webservice",
+    state=State.RUNNING,
+    branch="refs/heads/main",
+    commit=QUEUED.commit,
+    url="https://dev.azure.com/contoso/ml-delivery/_releaseProgress?_a=release-pipeline-progress&releaseId=12",
+    created=NOW,
+    started=NOW,
+    reason="continuousIntegration",
+    requested_by=Person("Microsoft.VisualStudio.Services.ReleaseManagement", None, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a2002"),
+    requested_for=ADA_ADO,
+    stages=(
+        Stage(QA_STAGE, QA_STAGE, State.RUNNING, started=NOW),
+        Stage(PROD_STAGE, PROD_STAGE, State.PENDING),
+    ),
+    thing=Thing.RELEASE,
+    source=480,
+    source_number="20261123.1",
+    source_url="https://dev.azure.com/contoso/ml-delivery/_build/results?buildId=480",
+)
+
+
+def released(qa: State, prod: State, state: State, prod_attempt: int = 1) -> Run:
+    """The release with its stages in these states; what has finished took 40 s."""
+    done = NOW + timedelta(seconds=40)
+    parts = tuple(
+        Stage(name, name, of, attempt, None if of is State.PENDING else NOW, done if of.finished else None)
+        for name, of, attempt in ((QA_STAGE, qa, 1), (PROD_STAGE, prod, prod_attempt))
+    )
+    return replace(RELEASE, state=state, stages=parts, finished=done if state.finished else None)
+
+
+RELEASE_WAITING = released(State.SUCCEEDED, State.WAITING, State.WAITING)
+RELEASE_DONE = released(State.SUCCEEDED, State.SUCCEEDED, State.SUCCEEDED)
+RELEASE_FAILED = released(State.FAILED, State.PENDING, State.FAILED)
+RELEASE_REJECTED = released(State.SUCCEEDED, State.REJECTED, State.REJECTED)
+RELEASE_PENDING = Approval(
+    "34",
+    12,
+    PROD_STAGE,
+    1,
+    PROD_STAGE,
+    ApprovalState.PENDING,
+    NOW,
+    steps=(
+        ApprovalStep(Person("[ml-delivery]\\Release Managers", None, "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a3001", True), ApprovalState.PENDING),
+    ),
+    minimum=1,
+    thing=Thing.RELEASE,
+)

@@ -11,7 +11,7 @@ from bot.core.audit import GENESIS, Entry, Recorded, digest, line
 from bot.core.errors import Gone, OutsideError, SignInNeeded
 from bot.core.models import ModelVersion
 from bot.core.people import Account, Member, Person
-from bot.core.references import Ref
+from bot.core.references import Ref, Thing
 from bot.core.runs import Failure, Order, Run, State
 from bot.core.team import Team
 from bot.messages.kit import Message
@@ -27,6 +27,11 @@ class FakePipelines:
     failures: dict[int, Failure] = field(default_factory=dict)
     artifacts: dict[tuple[int, str], Mapping[str, bytes]] = field(default_factory=dict)
     waiting: dict[int, tuple[Approval, ...]] = field(default_factory=dict)
+    releases: dict[int, Run] = field(default_factory=dict)
+    attachments: dict[tuple[int, str], Mapping[str, bytes]] = field(default_factory=dict)
+    release_failures: dict[int, Failure] = field(default_factory=dict)
+    release_waiting: dict[int, tuple[Approval, ...]] = field(default_factory=dict)
+    redeployments: list[tuple[int, str, str]] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     decisions: list[tuple[str, Answer, str]] = field(default_factory=list)
     answers_needed: int = 1
@@ -51,9 +56,24 @@ class FakePipelines:
         found = [run for run in self.runs.values() if run.pipeline_id == pipeline_id and run.created >= since]
         return tuple(replace(run, stages=()) for run in sorted(found, key=lambda run: run.created, reverse=True))
 
+    async def release(self, release_id: int) -> Run:
+        self._called("release")
+        if release_id not in self.releases:
+            raise Gone(f"Release {release_id} does not exist.")
+        return self.releases[release_id]
+
+    async def recent_releases(self, definition_id: int, since: datetime) -> tuple[Run, ...]:
+        self._called("recent_releases")
+        found = [one for one in self.releases.values() if one.pipeline_id == definition_id and one.created >= since]
+        return tuple(sorted(found, key=lambda one: one.created, reverse=True))
+
     async def failure(self, run: Run) -> Failure | None:
         self._called("failure")
-        return self.failures.get(run.id)
+        return (self.failures if run.thing is Thing.RUN else self.release_failures).get(run.id)
+
+    async def attached(self, release: Run, stage: str) -> Mapping[str, bytes]:
+        self._called(f"attached {stage}")
+        return self.attachments.get((release.id, stage), {})
 
     async def artifact(self, run_id: int, name: str) -> Mapping[str, bytes]:
         self._called(f"artifact {name}")
@@ -61,11 +81,11 @@ class FakePipelines:
 
     async def approvals(self, run: Run) -> tuple[Approval, ...]:
         self._called("approvals")
-        return self.waiting.get(run.id, ())
+        return self._waiting(run.thing).get(run.id, ())
 
     async def pending_approvals(self) -> tuple[Approval, ...]:
         self._called("pending_approvals")
-        known = [approval for approvals in self.waiting.values() for approval in approvals]
+        known = [one for waiting in (self.waiting, self.release_waiting) for approvals in waiting.values() for one in approvals]
         return tuple(approval for approval in known if approval.state is ApprovalState.PENDING)
 
     async def start(self, order: Order) -> Run:
@@ -89,6 +109,18 @@ class FakePipelines:
         done = [run.id for run in found if (it := run.stage(stage)) is not None and it.state is State.SUCCEEDED]
         return tuple(sorted(done, reverse=True))
 
+    async def redeployable(self, definition_id: int, stage: str, before: int) -> tuple[int, ...]:
+        self._called("redeployable")
+        found = [one for one in self.releases.values() if one.pipeline_id == definition_id and one.id < before]
+        done = [one.id for one in found if (it := one.stage(stage)) is not None and it.state is State.SUCCEEDED]
+        return tuple(sorted(done, reverse=True))
+
+    async def redeploy(self, release_id: int, stage: str, comment: str) -> None:
+        self._called("redeploy")
+        self.redeployments.append((release_id, stage, comment))
+        self.releases[release_id] = _again(self.releases[release_id], stage)
+        self._lost("redeploy")
+
     async def groups_of(self, person: Person) -> frozenset[str]:
         self._called("groups_of")
         return self.ado_groups.get(person.id or "", frozenset())
@@ -99,7 +131,7 @@ class FakePipelines:
 
     async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
         if self.meanwhile is not None:
-            self.waiting[approval.run_id] = (self.meanwhile,)
+            self._waiting(approval.thing)[approval.run_id] = (self.meanwhile,)
         self._called("decide")
         self.decisions.append((approval.id, answer, comment))
         state = ApprovalState(answer.value)
@@ -120,10 +152,13 @@ class FakePipelines:
         return self._changed(replace(approval, steps=(*approval.steps, ApprovalStep(to, ApprovalState.PENDING))), "reassign")
 
     def _changed(self, approval: Approval, name: str) -> Approval:
-        known = self.waiting[approval.run_id]
-        self.waiting[approval.run_id] = tuple(approval if one.id == approval.id else one for one in known)
+        known = self._waiting(approval.thing)
+        known[approval.run_id] = tuple(approval if one.id == approval.id else one for one in known[approval.run_id])
         self._lost(name)
         return approval
+
+    def _waiting(self, thing: Thing) -> dict[int, tuple[Approval, ...]]:
+        return self.waiting if thing is Thing.RUN else self.release_waiting
 
     async def cancel(self, run_id: int) -> None:
         self._called("cancel")
@@ -133,13 +168,7 @@ class FakePipelines:
     async def retry(self, run_id: int, stage: str, *, everything: bool = False) -> None:
         self._called("retry")
         self.retries.append((run_id, stage))
-        run = self.runs[run_id]
-        self.runs[run_id] = replace(
-            run,
-            state=State.RUNNING,
-            finished=None,
-            stages=tuple(replace(one, state=State.PENDING, attempt=one.attempt + 1) if one.name == stage else one for one in run.stages),
-        )
+        self.runs[run_id] = _again(self.runs[run_id], stage)
         self._lost("retry")
 
     def _called(self, name: str) -> None:
@@ -150,6 +179,12 @@ class FakePipelines:
     def _lost(self, name: str) -> None:
         if self.after.get(name):
             raise self.after[name].pop(0)
+
+
+def _again(run: Run, stage: str) -> Run:
+    """The run or release at work once more, its stage at its next attempt."""
+    parts = tuple(replace(one, state=State.PENDING, attempt=one.attempt + 1) if one.name == stage else one for one in run.stages)
+    return replace(run, state=State.RUNNING, finished=None, stages=parts)
 
 
 class FakeHands(FakePipelines):

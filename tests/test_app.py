@@ -22,7 +22,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.app import BUGS_WAIT, EVENTS_WAIT, PEOPLE_WAIT, STALE_BUTTON, Callboard, Work, groups
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
-from bot.core.events import Event, RunMoved, StageMoved
+from bot.core.events import Event, ReleaseMoved, RunMoved, StageMoved
 from bot.core.team import Team
 from bot.database import Database
 from bot.doors import CLICK, COMMAND, HOOK, LARGEST, NOT_NOW, SUBMISSION
@@ -85,7 +85,7 @@ class Feature:
         """What it answers to."""
         router = Router()
 
-        @router.on(RunMoved, StageMoved)
+        @router.on(RunMoved, StageMoved, ReleaseMoved)
         async def moved(_: Bot, event: Event) -> None:
             self._called(event)
 
@@ -368,6 +368,14 @@ async def test_many_events_of_a_run_are_one_call_with_the_newest(desk: Desk) -> 
 
     assert outcomes == [Done()] * 3
     assert desk.feature.calls == [StageMoved(480, "train", 1)]
+
+
+async def test_a_release_is_another_thing_than_the_run_of_the_same_number(desk: Desk) -> None:
+    release = {"eventType": "ms.vss-release.release-created-event", "resource": {"release": {"id": 480}}}
+
+    await desk.gets(hook_delivery(480, 1), hook_delivery(480, 2, body=release), hook_delivery(480, 3, body=release))
+
+    assert desk.feature.calls == [RunMoved(480), ReleaseMoved(480)]
 
 
 async def test_an_event_that_no_feature_wants_is_done(desk: Desk) -> None:

@@ -17,11 +17,15 @@ from bot.core.events import (
     JobMoved,
     Kind,
     Malformed,
+    ReleaseApprovalCompleted,
+    ReleaseApprovalRequested,
+    ReleaseMoved,
     RunMoved,
     StageMoved,
     key,
     lane,
     parse,
+    rests,
 )
 
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -40,12 +44,21 @@ EVENTS: dict[str, Event | Ignored] = {
     "approval-pending-minimal": ApprovalRequested(480, APPROVAL),
     "approval-completed": ApprovalCompleted(480, APPROVAL),
     "git-push": Ignored("git.push"),
-    "release-created": Ignored("ms.vss-release.release-created-event"),
+    "release-created": ReleaseMoved(12),
+    "release-abandoned": ReleaseMoved(12),
+    "deployment-started": ReleaseMoved(12),
+    "deployment-completed": ReleaseMoved(12),
+    "deployment-completed-minimal": ReleaseMoved(12),
+    "release-approval-pending": ReleaseApprovalRequested(12, "34"),
+    "release-approval-completed": ReleaseApprovalCompleted(12, "34"),
 }
 MALFORMED = {
     "run-state-changed-docs": "number of the run",
     "stage-state-changed-docs": "names no stage",
     "approval-pending-docs": "names no approval",
+    "release-created-docs": "names no release",
+    "deployment-started-docs": "number of the release",
+    "release-approval-pending-docs": "number of the approval",
 }
 
 anything = st.recursive(
@@ -95,6 +108,7 @@ def test_every_payload_is_looked_at() -> None:
         ({"eventType": Kind.RUN.value, "resource": {"runId": "٣"}}, "number of the run"),
         ({"eventType": Kind.RUN.value, "resource": {"runId": 2**64}}, "number of the run"),
         ({"eventType": Kind.JOB.value, "resource": {"runId": 480, "job": {"name": ""}}}, "names no job"),
+        ({"eventType": Kind.RELEASE_APPROVAL_PENDING.value, "resource": {"release": {"id": 12}}}, "names no approval"),
         (stage({"runId": 480, "stage": {"name": "train", "attempt": 0}}), "number of the attempt"),
     ],
 )
@@ -110,13 +124,15 @@ def test_whatever_comes_is_an_event_or_malformed(resource: object, kind: Kind) -
     except Malformed:
         return
     assert not isinstance(event, Ignored)
-    assert event.run_id > 0
+    assert event.ref.id > 0
 
 
-def test_everything_about_one_run_is_one_lane() -> None:
+def test_everything_about_one_run_is_one_lane_and_so_is_everything_about_one_release() -> None:
     lanes = {lane(event) for event in EVENTS.values() if not isinstance(event, Ignored)}
 
-    assert lanes == {"run:480"}
+    assert lanes == {"run:480", "release:12"}
+    assert all(rests(lane) for lane in lanes)
+    assert not rests("person:U0ADA0001")
 
 
 def test_a_delivery_and_its_repetition_have_one_key() -> None:

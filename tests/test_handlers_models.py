@@ -55,7 +55,7 @@ async def test_a_channel_without_models_is_told_where_they_are(world: World, com
 async def test_recent_runs_are_listed(world: World) -> None:
     world.pipelines.runs = {480: SUCCEEDED, 481: replace(WAITING, id=481, pipeline_id=2, parameters={})}
 
-    assert said(await runs(world.bot, asking())) == "1 run in the last 7 days; the newest, 20261123.1 succeeded."
+    assert said(await runs(world.bot, asking())) == "1 run in the last 7 days; the newest, run 20261123.1 succeeded."
 
 
 async def test_the_list_of_runs_tells_what_waits_and_what_kept_the_champion(world: World) -> None:

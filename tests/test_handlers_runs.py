@@ -329,9 +329,9 @@ async def test_a_failed_stage_is_retried_and_its_button_goes(world: World) -> No
 
 async def test_a_retry_whose_answer_was_lost_is_found_and_not_sent_again(world: World) -> None:
     world.pipelines.runs[480] = FAILED
-    operation = token("retry", "480/train/1")
+    operation = token("retry", "run/480/train/1")
     began = (NOW - timedelta(minutes=5)).isoformat()
-    world.store.operations[operation] = Operation(operation, "retry", ADA.id, "480/train/1", "doing", {}, NOW, began)
+    world.store.operations[operation] = Operation(operation, "retry", ADA.id, "run/480/train/1", "doing", {}, NOW, began)
 
     class Meanwhile(FakePipelines):
         async def run(self, run_id: int) -> Run:

@@ -9,7 +9,7 @@ import pytest
 
 from bot import hooks
 from bot.hooks import Plan, Receiver, Repair, Subscription, desired, difference, plan
-from tests.examples import TEAM
+from tests.examples import RELEASING, TEAM
 
 PROJECT = "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a0001"
 RECEIVER = Receiver("https://callboard.contoso.example/", "azure-devops", "pass-word", "s3cret-header")
@@ -77,10 +77,11 @@ def test_every_pipeline_of_the_team_reports_its_runs_stages_jobs_approvals_and_e
 
 
 def test_classic_releases_are_asked_for_only_where_a_team_has_some() -> None:
-    releases = [one for one in desired(TEAM, RECEIVER, PROJECT, NAMES, releases=(3,)) if one.publisher == "rm"]
+    releases = [one for one in desired(RELEASING, RECEIVER, PROJECT, NAMES) if one.publisher == "rm"]
 
     assert not any(one.publisher == "rm" for one in WANTED)
     assert {one.event for one in releases} == {event for event, _, _ in hooks.RELEASE_EVENTS}
+    assert len(releases) == 6
     assert all(one.inputs == {"projectId": PROJECT, "releaseDefinitionId": "3"} for one in releases)
 
 
@@ -185,7 +186,7 @@ async def test_the_release_host_is_asked_only_where_there_are_releases() -> None
 
     await hooks.show(azure, TEAM, RECEIVER)
     assert not azure.asked_for_releases
-    await hooks.show(azure, TEAM, RECEIVER, releases=(3,))
+    await hooks.show(azure, RELEASING, RECEIVER)
     assert azure.asked_for_releases
 
 

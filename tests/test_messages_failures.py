@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bot.core.runs import FailedTest, Failure, Run, Stage
 from bot.messages.failures import failure_card, refused_card
 from bot.messages.limits import problems
-from tests.examples import DIABETES, FAILED, FAILURE
+from tests.examples import DIABETES, FAILED, FAILURE, RELEASE, RELEASE_FAILED
 from tests.golden import matches
 from tests.outside import hostile, hostile_url, unescaped
 from tests.test_messages_runs import DETAILED, runs, stages
@@ -35,6 +35,14 @@ def test_a_failure_says_why() -> None:
 
 def test_a_failure_that_was_retried_has_no_retry_button() -> None:
     assert matches("failure-retried", failure_card(FAILED, DIABETES, AGAIN, FAILURE, retried_by="U0ADA0001"))
+
+
+def test_a_failed_deployment_of_a_release_says_why() -> None:
+    failure = Failure("QA - Deploy on ACI", "Deploy", "Smoke test", "QA: 3 of 5 predictions differ.", ("3 of 5",), log_url=RELEASE.url)
+    stage = RELEASE_FAILED.stages[0]
+
+    assert matches("failure-release", failure_card(RELEASE_FAILED, DIABETES, stage, failure))
+    assert "had it deployed again" in str(failure_card(RELEASE_FAILED, DIABETES, stage, failure, retried_by="U0ADA0001").blocks)
 
 
 def test_a_failure_that_was_retried_may_have_no_page_either() -> None:

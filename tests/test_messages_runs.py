@@ -9,10 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.core.people import Asker, Person
+from bot.core.references import Thing
 from bot.core.runs import Job, Run, Stage, State, Step
 from bot.messages.limits import problems
 from bot.messages.runs import first_error, icon, run_card
-from tests.examples import BROKEN_STEP, DIABETES, FAILED, KEPT, NOW, QUEUED, REJECTED, RUNS, SUCCEEDED, TRAINING, WAITING
+from tests.examples import (
+    BROKEN_STEP,
+    DIABETES,
+    FAILED,
+    KEPT,
+    NOW,
+    QUEUED,
+    REJECTED,
+    RELEASE,
+    RELEASE_DONE,
+    RELEASE_FAILED,
+    RELEASE_REJECTED,
+    RELEASE_WAITING,
+    RELEASING,
+    RUNS,
+    SUCCEEDED,
+    TRAINING,
+    WAITING,
+    released,
+)
 from tests.golden import matches
 from tests.outside import hostile, hostile_url, unescaped
 
@@ -23,6 +43,15 @@ DETAILED = replace(
         replace(stage, jobs=(Job("j", State.FAILED, steps=(BROKEN_STEP,)),)) if stage.name == "train" else stage for stage in FAILED.stages
     ),
 )
+
+RELEASES = {
+    "deploying": RELEASE,
+    "waiting": replace(RELEASE_WAITING, reason="manual"),
+    "succeeded": RELEASE_DONE,
+    "failed": RELEASE_FAILED,
+    "rejected": RELEASE_REJECTED,
+    "resting": released(State.PENDING, State.PENDING, State.PENDING),
+}
 
 moments = st.none() | st.datetimes(min_value=NOW.replace(tzinfo=None, year=1990)).map(lambda at: at.replace(tzinfo=NOW.tzinfo))
 people = st.none() | st.builds(Person, hostile, st.none() | hostile)
@@ -49,14 +78,23 @@ runs = st.builds(
     created=moments.filter(lambda at: at is not None),
     started=moments,
     finished=moments,
-    reason=hostile,
+    reason=hostile | st.just("manual"),
     requested_for=people,
     committer=people,
     commit_message=hostile,
     commit_url=hostile_url,
     parameters=st.dictionaries(st.sampled_from(["settings", "action", "version"]), hostile | st.just("promote")),
     stages=st.lists(stages, max_size=6).map(tuple),
+    thing=st.sampled_from(Thing),
+    source=st.none() | st.integers(1, 2**62),
+    source_number=hostile,
+    source_url=hostile_url,
 )
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_a_release_is_shown_in_every_state(name: str) -> None:
+    assert matches(f"release-{name}", run_card(RELEASES[name], RELEASING.models["diabetes"], ADA))
 
 
 @pytest.mark.parametrize("name", RUNS)

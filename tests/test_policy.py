@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bot.core.approvals import Allowed, Approval, ApprovalState, Denied
 from bot.core.people import Member
 from bot.core.policy import already, awaited, belongs, in_channel, may, model_of
+from bot.core.references import Thing
 from bot.core.team import Environment, People, Right
 from tests.examples import (
     ADA,
@@ -26,6 +27,10 @@ from tests.examples import (
     KEPT,
     PENDING,
     QUEUED,
+    RELEASE,
+    RELEASE_PENDING,
+    RELEASE_WAITING,
+    RELEASING,
     ROBOT,
     SUCCEEDED,
     TEAM,
@@ -110,3 +115,23 @@ def test_a_model_may_have_people_of_its_own() -> None:
     assert isinstance(may(TEAM, Right.RETRAIN, ADA, own), Denied)
     assert may(TEAM, Right.RETRAIN, replace(ALAN, ado_groups=frozenset({"Doctors"})), own) == Allowed()
     assert may(TEAM, Right.PROMOTE, ADA, own) == Allowed()
+
+
+def test_a_release_is_about_the_model_whose_definition_it_is() -> None:
+    assert model_of(RELEASING, RELEASE) == RELEASING.models["diabetes"]
+    assert model_of(RELEASING, replace(RELEASE, pipeline_id=1)) is None, "1 is the number of a pipeline"
+    assert model_of(TEAM, RELEASE) is None
+    assert model_of(RELEASING, replace(TRAINING, pipeline_id=3, parameters={})) is None, "3 is the number of a release definition"
+
+
+def test_an_approval_of_a_release_belongs_to_the_environment_of_its_stage() -> None:
+    assert belongs(RELEASING, RELEASE_PENDING) == RELEASING.environments["prod"]
+    assert belongs(RELEASING, replace(RELEASE_PENDING, stage="QA - Deploy on ACI")) is None, "QA needs no approval here"
+    assert belongs(TEAM, RELEASE_PENDING) is None
+    assert belongs(RELEASING, replace(RELEASE_PENDING, thing=Thing.RUN)) is None
+
+
+def test_a_release_awaits_the_approval_it_has_come_to() -> None:
+    assert awaited(RELEASING, RELEASE) == ()
+    assert awaited(RELEASING, RELEASE_WAITING) == (RELEASING.environments["prod"],)
+    assert awaited(TEAM, RELEASE_WAITING) == ()

@@ -13,13 +13,29 @@ RELEASE = Ref(Thing.RELEASE, 12)
 
 
 def test_a_button_carries_what_it_was_about() -> None:
-    assert StageAttempt.read(str(StageAttempt(480, "train", 2))) == StageAttempt(480, "train", 2)
+    assert StageAttempt.read(str(StageAttempt(RUN, "train", 2))) == StageAttempt(RUN, "train", 2)
+    assert StageAttempt.read(str(StageAttempt(RELEASE, "Prod / AKS", 1))) == StageAttempt(RELEASE, "Prod / AKS", 1)
+    assert StageAttempt.read("480/train/2") == StageAttempt(RUN, "train", 2), "as buttons were before there were releases"
     assert ApprovalOf.read(str(ApprovalOf(RUN, "a1"))) == ApprovalOf(RUN, "a1")
     assert ApprovalOf.read(str(ApprovalOf(RELEASE, "34", "f00d"))) == ApprovalOf(RELEASE, "34", "f00d")
     assert ApprovalOf.read("480/a1") == ApprovalOf(RUN, "a1"), "as buttons were before there were releases"
 
 
-@pytest.mark.parametrize("value", ["", "480", "480//1", "x/train/1", "480/train/one", "480/train/1/2", "٣/train/1", f"{'9' * 30}/train/1"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "480",
+        "480//1",
+        "x/train/1",
+        "480/train/one",
+        "480/train/1/2",
+        "release/12//1",
+        "release/12/1",
+        "٣/train/1",
+        f"{'9' * 30}/train/1",
+    ],
+)
 def test_a_stage_that_no_button_of_ours_names_is_unknown(value: str) -> None:
     with pytest.raises(Unknown, match="none of ours"):
         StageAttempt.read(value)

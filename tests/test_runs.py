@@ -16,29 +16,38 @@ from bot.core.runs import (
     State,
     asker,
     branch,
+    called,
     current,
     duration,
     failed_stages,
     kept_champion,
     may_retry,
     reached,
+    settled,
     tail,
     took,
     what_happened,
+    with_source,
 )
 from tests.examples import (
+    ADA_ADO,
     CANCELED,
     DEPLOYING,
     EVALUATED,
     FAILED,
+    GRACE_ADO,
     KEPT,
     NOW,
     QUEUED,
     REJECTED,
+    RELEASE,
+    RELEASE_DONE,
+    RELEASE_WAITING,
     RUNS,
     SUCCEEDED,
     TRAINING,
     WAITING,
+    released,
     stages,
     until,
 )
@@ -127,7 +136,7 @@ def test_a_run_that_nobody_asked_for_in_slack_was_asked_for_by_whom_azure_devops
 @pytest.mark.parametrize(
     ("run", "stage", "attempt", "reason"),
     [
-        (FAILED, "nothing", 1, "has no stage nothing"),
+        (FAILED, "nothing", 1, "no stage nothing in run"),
         (FAILED, "train", 2, "has been retried since: attempt 1 is failed"),
         (SUCCEEDED, "train", 1, "has not failed: it is succeeded"),
     ],
@@ -177,3 +186,32 @@ def test_times_of_examples_do_not_run_backwards() -> None:
         for stage in run.stages:
             assert stage.finished is None or stage.started is None or stage.finished - stage.started == timedelta(seconds=40)
             assert stage.started is None or stage.started >= NOW
+
+
+def test_a_release_that_nobody_has_deployed_rests() -> None:
+    resting = released(State.PENDING, State.PENDING, State.PENDING)
+
+    assert settled(resting)
+    assert what_happened(resting) == "is not deployed yet"
+    assert settled(RELEASE_DONE)
+    assert not settled(RELEASE_WAITING)
+    assert not settled(QUEUED)
+
+
+def test_a_run_and_a_release_are_called_what_they_are() -> None:
+    assert called(RELEASE) == "release Release-12"
+    assert called(QUEUED) == "run 20261123.1"
+
+
+def test_a_release_knows_from_its_run_what_it_builds_and_who_asked() -> None:
+    made_by_build = with_source(RELEASE, replace(SUCCEEDED, requested_for=GRACE_ADO))
+    made_by_hand = with_source(replace(RELEASE, reason="manual"), replace(SUCCEEDED, requested_for=None, requested_by=GRACE_ADO))
+
+    assert made_by_build.parameters == SUCCEEDED.parameters
+    assert (made_by_build.committer, made_by_build.commit_message) == (SUCCEEDED.committer, SUCCEEDED.commit_message)
+    assert (made_by_build.requested_for, made_by_build.requested_by) == (GRACE_ADO, RELEASE.requested_by)
+    assert (made_by_hand.requested_for, made_by_hand.requested_by) == (ADA_ADO, GRACE_ADO)
+    assert (made_by_build.ref, made_by_build.number, made_by_build.stages) == (RELEASE.ref, "Release-12", RELEASE.stages)
+    nobody = replace(SUCCEEDED, requested_for=None, requested_by=None)
+    assert with_source(RELEASE, nobody).requested_for == RELEASE.requested_for
+    assert with_source(replace(RELEASE, reason="manual"), nobody).requested_by == RELEASE.requested_by

@@ -168,6 +168,16 @@ def test_a_model_has_rights_and_approvers_of_its_own(tmp_path: Path) -> None:
     assert {"ado:Doctors", "U0ADA0001", "S0RELEASE"} <= team.named()
 
 
+def test_a_release_definition_and_a_stage_of_it_belong_to_one(tmp_path: Path) -> None:
+    team = load(with_file(tmp_path, "release = 1 ", "release = 4 ")).team
+    assert (team.models["diabetes"].release_id, team.releases) == (4, (4,))
+    assert team.environments["prod"].release_stage == "Prod - Deploy on AKS"
+
+    twice = with_file(tmp_path, '"Prod - Deploy on AKS"', '"QA - Deploy on ACI"')
+    (said,) = mistakes(twice)
+    assert "`release_stage` QA - Deploy on ACI is there more than once" in said
+
+
 def test_approvers_of_an_unknown_environment_are_a_mistake(tmp_path: Path) -> None:
     own = '[models.diabetes.approvers]\nmoon = ["U0ADA0001"]\n\n[models.diabetes.gate]'
 

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bot.azure_devops import reading
+from bot.azure_devops.releases import Releases
 from bot.azure_devops.subscriptions import ServiceHooks
 from bot.core.approvals import Answer, Approval, ApprovalState
 from bot.core.errors import Gone, OutsideError, Refused
 from bot.core.people import Person
+from bot.core.references import Thing
 from bot.core.runs import FailedTest, Failure, Order, Run
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ class AzureDevOps:
     """Azure DevOps as one identity sees it.
 
     `token` gives an Entra token for Azure DevOps and may block; it is called off the event loop, for every request.
-    `environments` are the team's names by stage, for approvals that do not name theirs. `cache` is where the SDK keeps its routes.
+    `environments` are the team's names by stage, for approvals that do not name theirs; `releases` are its classic release definitions.
+    `cache` is where the SDK keeps its routes.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class AzureDevOps:
         token: Callable[[], str],
         cache: Path,
         environments: Mapping[str, str] | None = None,
+        releases: Collection[int] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         timeout: float = 15.0,
     ) -> None:
@@ -58,6 +62,7 @@ class AzureDevOps:
 
         self._project = project
         self._environments = environments or {}
+        self._definitions = frozenset(releases)
         self._now = now
         self._site = reading.Site(organization, project)
         self._wire = Wire(organization, token, timeout=timeout)
@@ -192,10 +197,38 @@ class AzureDevOps:
             self._parameters.keep(build.id, known)
         return known
 
+    # --- classic releases -------------------------------------------------------------------------------------------
+
+    @property
+    def _releases(self) -> Releases:
+        return Releases(self._wire, self._project, self._site, self._definitions, self.me)
+
+    async def release(self, release_id: int) -> Run:
+        """The classic release with all its stages, as it is now."""
+        return await self._releases.release(release_id)
+
+    async def recent_releases(self, definition_id: int, since: datetime) -> tuple[Run, ...]:
+        """Releases made since then, newest first, with their stages."""
+        return await self._releases.recent(definition_id, since)
+
+    async def attached(self, release: Run, stage: str) -> Mapping[str, bytes]:
+        """The smoke tests that the last attempt of a release's stage has attached to its tasks, by their names."""
+        return await self._releases.attached(release, stage)
+
+    async def redeployable(self, definition_id: int, stage: str, before: int) -> tuple[int, ...]:
+        """The definition's releases below this number whose stage has succeeded, newest first; of the last ones only."""
+        return await self._releases.redeployable(definition_id, stage, before)
+
+    async def redeploy(self, release_id: int, stage: str, comment: str) -> None:
+        """Deploy a stage of a release once more, once."""
+        await self._releases.redeploy(release_id, stage, comment)
+
     # --- failures and artifacts -------------------------------------------------------------------------------------
 
     async def failure(self, run: Run) -> Failure | None:
-        """Why the run failed, or None where no job of it did."""
+        """Why the run or release failed, or None where no job of it did."""
+        if run.thing is Thing.RELEASE:
+            return await self._releases.failure(run)
         build, records = await asyncio.gather(self._build(run.id), self._timeline(run.id))
         culprit = reading.culprit(records)
         if culprit is None:
@@ -265,7 +298,9 @@ class AzureDevOps:
     # --- approvals --------------------------------------------------------------------------------------------------
 
     async def approvals(self, run: Run) -> tuple[Approval, ...]:
-        """Every approval that the timeline of the run knows, decided ones too."""
+        """Every approval that the timeline of the run knows, or the release, decided ones too."""
+        if run.thing is Thing.RELEASE:
+            return await self._releases.approvals(run)
         records = await self._timeline(run.id)
         gates = reading.gates(records)
         try:
@@ -277,11 +312,11 @@ class AzureDevOps:
         return self._read(said, {run.id: records})
 
     async def pending_approvals(self) -> tuple[Approval, ...]:
-        """Every approval of the project that waits."""
-        said = await self._approvals(state="pending")
+        """Every approval of the project that waits, of runs and of releases."""
+        said, of_releases = await asyncio.gather(self._approvals(state="pending"), self._releases.pending())
         run_ids = sorted({run_id for one in said if (run_id := reading.owner(one)) is not None})
         timelines = await asyncio.gather(*(self._timeline(run_id) for run_id in run_ids))
-        return self._read(said, dict(zip(run_ids, timelines, strict=True)))
+        return (*self._read(said, dict(zip(run_ids, timelines, strict=True))), *of_releases)
 
     def _read(self, said: Iterable[Mapping[str, Any]], timelines: Mapping[int, list[Any]]) -> tuple[Approval, ...]:
         """The approvals whose stage is known, out of what the service says and the timelines of their runs."""
@@ -297,12 +332,16 @@ class AzureDevOps:
 
     async def decide(self, approval: Approval, answer: Answer, comment: str) -> Approval:
         """Answer an approval, once; returns what Azure DevOps then says. Raises Refused where it is not on record as this identity's."""
+        if approval.thing is Thing.RELEASE:
+            return await self._releases.decide(approval, answer, comment)
         me = await self.me()
         after = await self._update(approval, status=answer.value, comment=comment)
         return reading.proved(approval, after, answer, me)
 
     async def defer(self, approval: Approval, until: datetime, comment: str) -> Approval:
         """Approve from that time on, once; returns what Azure DevOps then says. Raises Refused where it took no notice."""
+        if approval.thing is Thing.RELEASE:
+            raise Refused("Azure DevOps cannot take an approval of a release for later. Approve it when it may be deployed.")
         me = await self.me()
         later = until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         after = await self._update(approval, status="deferred", deferredTo=later, comment=comment)
@@ -312,6 +351,8 @@ class AzureDevOps:
 
     async def reassign(self, approval: Approval, to: Person, comment: str) -> Approval:
         """Hand this identity's part of an approval over, once; returns what Azure DevOps then says. Raises Refused where it did not."""
+        if approval.thing is Thing.RELEASE:
+            return await self._releases.reassign(approval, to, comment)
         me = await self.me()
         after = await self._update(approval, assignedApprover={"id": me.id}, reassignTo={"id": to.id}, comment=comment)
         if not any(step.assigned.id == to.id for step in after.steps):

@@ -60,6 +60,18 @@ class Site:
         """The page of a step's log, by the ids of the timeline's records."""
         return f"{self.run(run_id)}&view=logs&j={job}&t={task}"
 
+    def release(self, release_id: int) -> str:
+        """The page of a classic release."""
+        return f"{self._releases}?_a=release-pipeline-progress&releaseId={release_id}"
+
+    def release_log(self, release_id: int, environment_id: int) -> str:
+        """The page of what a deployment of a release logged."""
+        return f"{self._releases}?_a=release-environment-logs&releaseId={release_id}&environmentId={environment_id}"
+
+    @property
+    def _releases(self) -> str:
+        return f"https://dev.azure.com/{self.organization}/{self.project}/_releaseProgress"
+
     def commit(self, repository: Any, commit: str) -> str:
         """The page of a commit; empty where we do not know the host."""
         kind = repository.type if repository else None
@@ -146,6 +158,12 @@ def person(identity: Any) -> Person | None:
     if identity is None:
         return None
     return Person(name=identity.display_name or identity.unique_name or "", email=identity.unique_name, id=identity.id)
+
+
+def approver(identity: Any) -> Person:
+    """Whoever is asked or answers, a person or a group, out of the SDK's IdentityRef; what a group is called there is no address."""
+    name, group = identity.display_name or identity.unique_name or "somebody", bool(identity.is_container)
+    return Person(name=name, email=None if group else identity.unique_name, id=identity.id, group=group)
 
 
 def moment(value: datetime | str | None) -> datetime | None:

@@ -25,6 +25,7 @@ from azure.devops.v7_1.git import GitClient
 from azure.devops.v7_1.identity import IdentityClient
 from azure.devops.v7_1.location import LocationClient
 from azure.devops.v7_1.pipelines import PipelinesClient
+from azure.devops.v7_1.release import ReleaseClient
 from azure.devops.v7_1.service_hooks import ServiceHooksClient
 from azure.devops.v7_1.test import TestClient
 from msrest.authentication import Authentication
@@ -89,7 +90,8 @@ class Clients:
         self.pipelines = client(PipelinesClient)
         self.test = client(TestClient)
         self.hooks = client(ServiceHooksClient)
-        # Subscriptions to classic releases are only known at the release host.
+        # Classic releases, and subscriptions to them, are only known at the release host.
+        self.releases = client(ReleaseClient, "vsrm.dev.azure.com")
         self.release_hooks = client(ServiceHooksClient, "vsrm.dev.azure.com")
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bot.core.references import Ref, Thing
+
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
@@ -22,46 +24,85 @@ class Kind(StrEnum):
     BUILD = "build.complete"
     APPROVAL_PENDING = "ms.vss-pipelinechecks-events.approval-pending"
     APPROVAL_COMPLETED = "ms.vss-pipelinechecks-events.approval-completed"
+    RELEASE_CREATED = "ms.vss-release.release-created-event"
+    RELEASE_ABANDONED = "ms.vss-release.release-abandoned-event"
+    DEPLOYMENT_STARTED = "ms.vss-release.deployment-started-event"
+    DEPLOYMENT_COMPLETED = "ms.vss-release.deployment-completed-event"
+    RELEASE_APPROVAL_PENDING = "ms.vss-release.deployment-approval-pending-event"
+    RELEASE_APPROVAL_COMPLETED = "ms.vss-release.deployment-approval-completed-event"
 
 
 @dataclass(frozen=True, slots=True)
-class RunMoved:
+class _OfRun:
+    run_id: int
+
+    @property
+    def ref(self) -> Ref:
+        """What to look at."""
+        return Ref(Thing.RUN, self.run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RunMoved(_OfRun):
     """A run changed: queued, started, canceling, completed."""
 
-    run_id: int
-
 
 @dataclass(frozen=True, slots=True)
-class StageMoved:
+class StageMoved(_OfRun):
     """A stage of a run changed."""
 
-    run_id: int
     stage: str
     attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class JobMoved:
+class JobMoved(_OfRun):
     """A job of a run changed."""
 
-    run_id: int
     stage: str | None
     job: str
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalRequested:
+class ApprovalRequested(_OfRun):
     """Azure DevOps waits for people."""
 
-    run_id: int
     approval_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalCompleted:
+class ApprovalCompleted(_OfRun):
     """Azure DevOps no longer waits: approved, rejected, timed out or canceled."""
 
-    run_id: int
+    approval_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _OfRelease:
+    release_id: int
+
+    @property
+    def ref(self) -> Ref:
+        """What to look at."""
+        return Ref(Thing.RELEASE, self.release_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseMoved(_OfRelease):
+    """A classic release changed: created, abandoned, a deployment started or completed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseApprovalRequested(_OfRelease):
+    """A deployment of a release waits for somebody, before it begins or after it is done."""
+
+    approval_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseApprovalCompleted(_OfRelease):
+    """Somebody approved or rejected a deployment of a release."""
+
     approval_id: str
 
 
@@ -72,7 +113,19 @@ class Ignored:
     kind: str
 
 
-Event = RunMoved | StageMoved | JobMoved | ApprovalRequested | ApprovalCompleted
+Event = (
+    RunMoved
+    | StageMoved
+    | JobMoved
+    | ApprovalRequested
+    | ApprovalCompleted
+    | ReleaseMoved
+    | ReleaseApprovalRequested
+    | ReleaseApprovalCompleted
+)
+
+# Of these we only take which release it is.
+_MOVES = {Kind.RELEASE_CREATED, Kind.RELEASE_ABANDONED, Kind.DEPLOYMENT_STARTED, Kind.DEPLOYMENT_COMPLETED}
 
 
 class Malformed(Exception):
@@ -92,6 +145,12 @@ def parse(payload: object) -> Event | Ignored:
             return ApprovalRequested(_run(resource), _approval(resource))
         case {"eventType": Kind.APPROVAL_COMPLETED, "resource": resource}:
             return ApprovalCompleted(_run(resource), _approval(resource))
+        case {"eventType": str(kind), "resource": resource} if kind in _MOVES:
+            return ReleaseMoved(_release(resource))
+        case {"eventType": Kind.RELEASE_APPROVAL_PENDING, "resource": resource}:
+            return ReleaseApprovalRequested(_release(resource), _release_approval(resource))
+        case {"eventType": Kind.RELEASE_APPROVAL_COMPLETED, "resource": resource}:
+            return ReleaseApprovalCompleted(_release(resource), _release_approval(resource))
         # 1.0 says status "succeeded" and has no result, 2.0 says status "completed" and a result: both have the id, which is all we take.
         case {"eventType": Kind.BUILD, "resource": {"id": id, "status": str()}}:
             return RunMoved(_known(id, "build"))
@@ -104,13 +163,13 @@ def parse(payload: object) -> Event | Ignored:
 
 
 def lane(event: Event) -> str:
-    """What is worked off one by one, in order: everything about one run."""
-    return f"run:{event.run_id}"
+    """What is worked off one by one, in order: everything about one run, or about one release."""
+    return f"{event.ref.thing.value}:{event.ref.id}"
 
 
-def is_run(lane: str) -> bool:
-    """Whether the lane is a run's: its events are hints, and may be taken together and a little late."""
-    return lane.startswith("run:")
+def rests(lane: str) -> bool:
+    """Whether the lane is a run's or a release's: their events are hints, and may be taken together and a little late."""
+    return lane.partition(":")[0] in {*Thing}
 
 
 def key(payload: object, headers: Mapping[str, str]) -> str | None:
@@ -202,5 +261,28 @@ def _approval(resource: object) -> str:
     match resource:
         case {"approvalId": str(id)} | {"approval": {"id": str(id)}} if id not in {"", NOBODY}:
             return id
+        case _:
+            raise Malformed("The event names no approval.")
+
+
+def _release(resource: object) -> int:
+    match resource:
+        # Where details are left out only the resource's own id may be there; the docs' samples have nothing in place of the release.
+        case (
+            {"release": {"id": id}}
+            | {"deployment": {"release": {"id": id}}}
+            | {"environment": {"release": {"id": id}}}
+            | {"approval": {"release": {"id": id}}}
+            | {"id": id}
+        ):
+            return _known(id, "release")
+        case _:
+            raise Malformed("The event names no release.")
+
+
+def _release_approval(resource: object) -> str:
+    match resource:
+        case {"approval": {"id": id}}:
+            return str(_known(id, "approval"))
         case _:
             raise Malformed("The event names no approval.")

@@ -9,6 +9,7 @@ from datetime import UTC
 
 from bot.core.approvals import Allowed, Approval, ApprovalState, Decision, Denied
 from bot.core.people import Member
+from bot.core.references import Thing
 from bot.core.runs import Run, kept_champion, parameter, reached
 from bot.core.team import ADO, Environment, Model, People, Right, Team
 
@@ -22,14 +23,17 @@ def awaited(team: Team, run: Run) -> tuple[Environment, ...]:
     """The environments whose approval the run has come to, as far as its stages show."""
     if kept_champion(run):
         return ()
-    guarded = [(environment, run.stage(environment.stage)) for environment in team.environments.values() if environment.needs_approval]
+    guarded = [(one, run.stage(one.stage_of(run.thing))) for one in team.environments.values() if one.needs_approval]
     return tuple(environment for environment, stage in guarded if stage is not None and reached(run, stage))
 
 
 def belongs(team: Team, approval: Approval) -> Environment | None:
     """The environment that the approval is for, if it is one that is decided on in Slack."""
-    environment = team.environments.get(approval.environment)
-    return environment if environment is not None and environment.needs_approval and environment.stage == approval.stage else None
+    if approval.thing is Thing.RELEASE:
+        environments = [one for one in team.environments.values() if one.release_stage == approval.stage]
+    else:
+        environments = [one for one in team.environments.values() if (one.name, one.stage) == (approval.environment, approval.stage)]
+    return next((one for one in environments if one.needs_approval), None)
 
 
 def already(approval: Approval) -> str:
@@ -42,7 +46,9 @@ def already(approval: Approval) -> str:
 
 
 def model_of(team: Team, run: Run) -> Model | None:
-    """The team's model that the run is about; a pipeline nobody has listed has none."""
+    """The team's model that the run or release is about; what nobody has listed has none."""
+    if run.thing is Thing.RELEASE:
+        return team.released_by(run.pipeline_id)
     model = team.model_of(run.pipeline_id, parameter(run, "model"))
     return model if model is not None and model.pipeline_id == run.pipeline_id else None
 

@@ -43,21 +43,23 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class StageAttempt:
-    """One attempt of one stage of one run."""
+    """One attempt of one stage of one run or release."""
 
-    run_id: int
+    ref: Ref
     stage: str
     attempt: int
 
     def __str__(self) -> str:
-        return f"{self.run_id}/{self.stage}/{self.attempt}"
+        return f"{self.ref}/{self.stage}/{self.attempt}"
 
     @classmethod
     def read(cls, value: str) -> StageAttempt:
         """The attempt that a button names. Raises Unknown."""
         match value.split("/"):
-            case [run, stage, attempt] if stage and _number(run) and _number(attempt):
-                return cls(int(run), stage, int(attempt))
+            case ["run" | "release" as thing, number, *stage, attempt] if any(stage) and _number(number) and _number(attempt):
+                return cls(Ref(Thing(thing), int(number)), "/".join(stage), int(attempt))
+            case [run, stage, attempt] if stage and _number(run) and _number(attempt):  # before there were releases
+                return cls(Ref(Thing.RUN, int(run)), stage, int(attempt))
             case _:
                 raise Unknown("This button is none of ours, or very old. Use the newest message instead.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -85,7 +85,7 @@ class Stage:
 class Run:
     """One run of a pipeline, or one classic release; `stages` is empty in listings and in order of execution otherwise.
 
-    Of a release `pipeline_id` and `pipeline` are its definition's, and `source` is the number of the run whose artifacts it deploys.
+    Of a release `pipeline_id` and `pipeline` are its definition's, and `source` is the id of the run whose artifacts it deploys.
     """
 
     id: int
@@ -109,6 +109,8 @@ class Run:
     stages: tuple[Stage, ...] = ()
     thing: Thing = Thing.RUN
     source: int | None = None
+    source_number: str = ""
+    source_url: str = ""
 
     @property
     def ref(self) -> Ref:
@@ -170,6 +172,37 @@ def took(part: Run | Stage | Job) -> str | None:
     return duration((part.finished - part.started).total_seconds())
 
 
+def called(run: Run, *, first: bool = False) -> str:
+    """What people call it: `run 20261123.1`, `release Release-12`; with a capital letter where it comes first."""
+    return f"{run.thing.value.capitalize() if first else run.thing.value} {run.number}"
+
+
+def settled(run: Run) -> bool:
+    """Whether nothing more happens until somebody does something: a release may rest before it has been deployed anywhere."""
+    return run.state.finished or (run.thing is Thing.RELEASE and run.state is State.PENDING)
+
+
+def with_source(release: Run, source: Run) -> Run:
+    """A release together with what only the run knows that it deploys: its settings, its commit, and who asked for it.
+
+    Whoever made the release by hand stays the one it was made for; whoever asked for the run is then known beside them.
+    """
+    asked, by_hand = source.requested_for or source.requested_by, release.reason == "manual"
+    return replace(
+        release,
+        branch=source.branch,
+        commit=source.commit,
+        commit_message=source.commit_message,
+        commit_url=source.commit_url,
+        committer=source.committer,
+        parameters=source.parameters,
+        requested_for=release.requested_for if by_hand else asked or release.requested_for,
+        requested_by=asked or release.requested_by if by_hand else release.requested_by,
+        source_number=source.number,
+        source_url=source.url,
+    )
+
+
 def current(run: Run) -> Stage | None:
     """The stage that matters now: the first that waits for people, else the first at work."""
     for wanted in ({State.WAITING}, {State.RUNNING, State.CANCELING}):
@@ -211,6 +244,8 @@ def what_happened(run: Run) -> str:
         return f"{'failed' if failed.state is State.FAILED else 'was rejected'} at {failed.title}"
     if run.state in {State.RUNNING, State.WAITING} and stage is not None:
         return f"{'waits for approval' if stage.state is State.WAITING else 'is running'}: {stage.title}"
+    if run.thing is Thing.RELEASE and run.state is State.PENDING:
+        return "is not deployed yet"
     return _WORDS[run.state]
 
 
@@ -254,9 +289,9 @@ def may_retry(run: Run, stage: str, attempt: int) -> Decision:
     """Whether this attempt of the stage is still the last one, and failed."""
     now = run.stage(stage)
     if now is None:
-        return Denied(f"Run {run.number} has no stage {stage}.")
+        return Denied(f"There is no stage {stage} in {called(run)}.")
     if now.attempt != attempt:
-        return Denied(f"{now.title} has been retried since: attempt {now.attempt} is {now.state.value}. Use the newest message of the run.")
+        return Denied(f"{now.title} has been retried since: attempt {now.attempt} is {now.state.value}. Use the newest message about it.")
     if now.state is not State.FAILED:
         return Denied(f"{now.title} has not failed: it is {now.state.value}.")
     return Allowed()

@@ -9,6 +9,7 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from bot.core.models import Metric
+from bot.core.references import Thing
 
 
 class Kind(StrEnum):
@@ -114,6 +115,10 @@ class Environment:
     escalate: timedelta | None = None
     on_call: str = ""
 
+    def stage_of(self, thing: Thing) -> str:
+        """The name of the stage that deploys to it, in a run or in a release; empty where none does."""
+        return self.release_stage if thing is Thing.RELEASE else self.stage
+
 
 @dataclass(frozen=True, slots=True)
 class Team:
@@ -148,3 +153,12 @@ class Team:
         if named is not None and named in self.models:
             return self.models[named]
         return next((model for model in self.models.values() if model.pipeline_id == pipeline_id), None)
+
+    @property
+    def releases(self) -> tuple[int, ...]:
+        """The classic release definitions of all models."""
+        return tuple(sorted({model.release_id for model in self.models.values() if model.release_id is not None}))
+
+    def released_by(self, definition_id: int) -> Model | None:
+        """The model that a classic release definition deploys."""
+        return next((model for model in self.models.values() if model.release_id == definition_id), None)

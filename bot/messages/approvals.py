@@ -8,6 +8,7 @@ from bot.core.approvals import ApprovalState
 from bot.core.deciding import Case, changed, superseded, why_not_asked
 from bot.core.models import Comparison, Delivery
 from bot.core.references import ApprovalOf, Thing
+from bot.core.runs import called
 from bot.core.team import Duty
 from bot.messages.comparisons import VERDICTS, changes, smoke_words
 from bot.messages.kit import (
@@ -34,7 +35,7 @@ from bot.messages.kit import (
     when,
 )
 from bot.messages.limits import fit
-from bot.messages.runs import commit_link
+from bot.messages.runs import commit_link, source_link
 
 _DUTIES = {Duty.ASKED: "asked for the run", Duty.COMMITTED: "committed its head", Duty.PROMOTED: "typed the promote"}
 
@@ -57,7 +58,8 @@ def approval_card(question: Case) -> Message:
     what, where = _what(question), place(question.environment.name)
     mark, word = _outcome(question)
     if question.open:
-        blocks = [header(f"{mark} Deploy {what} to {where}?"), *facts_of(question), *_ask(question)]
+        asks = f"Is {what} fit to stay in {where}?" if question.approval.post else f"Deploy {what} to {where}?"
+        blocks = [header(f"{mark} {asks}"), *facts_of(question), *_ask(question)]
     else:
         blocks = [header(f"{mark} {word}: {what} for {where}"), *_answer(question), *facts_of(question), _record(question)]
     return fit(Message(_fallback(question, what), blocks=blocks))
@@ -76,6 +78,7 @@ def facts_of(question: Case, *, digest: bool = True) -> list[Block]:
             ("Image", (code(image.digest[:19]) if image else "not known") if digest else ""),
             ("QA smoke test", _smoke(delivery)),
             ("Commit", commit_link(run)),
+            ("Deploys", source_link(run)),
             ("Asked for by", asked(question.asker)),
         ),
     ]
@@ -128,12 +131,18 @@ def pending_list(questions: list[Case], elsewhere: tuple[str, ...] = ()) -> Mess
         blocks += [
             section(
                 f"🚦 *{escape(_what(question))}* to *{escape(place(question.environment.name))}*, "
-                f"{link(question.run.url, f'run {question.run.number}')}, asked for by {asked(question.asker)}"
+                f"{link(question.run.url, called(question.run))}, asked for by {asked(question.asker)}"
             ),
             _buttons(question),
         ]
-    what = "; ".join(f"{escape(_what(one))} to {escape(place(one.environment.name))} (run {one.run.id})" for one in questions[:15])
+    what = "; ".join(f"{escape(_what(one))} to {escape(place(one.environment.name))} ({_typed(one)})" for one in questions[:15])
     return fit(Message(f"{len(questions)} waiting for approval: {what}.", blocks=[*blocks, *more]))
+
+
+def _typed(question: Case) -> str:
+    """What one types after `/approve`."""
+    ref = question.run.ref
+    return f"run {ref.id}" if ref.thing is Thing.RUN else str(ref)
 
 
 def reason_errors(values: Mapping[str, str]) -> dict[str, str]:
@@ -200,10 +209,10 @@ def _fallback(question: Case, what: str) -> str:
     if question.open:
         verdict = question.delivery.comparison
         said = f" Verdict {VERDICTS[verdict.verdict][1]}: {escape(short(verdict.rule, 300))}" if verdict else ""
-        return f"🚦 Approval needed: {escape(what)} to {where}, run {escape(run.number)}, asked for by {who}.{said}"
+        return f"🚦 Approval needed: {escape(what)} to {where}, {escape(called(run))}, asked for by {who}.{said}"
     mark, word = _outcome(question)
     by, reason = _who(question), _reason(question)
-    return f"{mark} {word}{by}: {escape(what)} for {where}, run {escape(run.number)}.{reason and f' Reason: {reason}'}"
+    return f"{mark} {word}{by}: {escape(what)} for {where}, {escape(called(run))}.{reason and f' Reason: {reason}'}"
 
 
 def _ask(question: Case) -> list[Block]:
@@ -262,7 +271,7 @@ def _answer(question: Case) -> list[Block]:
 def _record(question: Case) -> Block:
     """Where it is on record, and under whose name."""
     step = question.approval.decided
-    run = link(question.run.url, f"Run {question.run.number} in Azure DevOps")
+    run = link(question.run.url, f"{called(question.run, first=True)} in Azure DevOps")
     if question.decided is None or step is None or step.actual is None:
         return context(run)
     return context(run, f"Decided in Slack, recorded there as {escape(short(step.actual.name, 100))}")

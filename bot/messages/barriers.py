@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from bot.core.runs import Run
+from bot.core.runs import Run, called
 from bot.core.team import Environment
 from bot.messages.kit import Message, actions, button, context, escape, header, link, mention, place, section, when
 from bot.messages.limits import fit
@@ -15,14 +15,15 @@ def glass_card(operation: str, run: Run, environment: Environment, person: str, 
     where = place(environment.name)
     return fit(
         Message(
-            f"🚨 {mention(person)} asks to break the glass of {escape(where)} for run {escape(run.number)}: {escape(reason)}",
+            f"🚨 {mention(person)} asks to break the glass of {escape(where)} for {escape(called(run))}: {escape(reason)}",
             blocks=[
-                header(f"🚨 Break the glass of {where} for run {run.number}?"),
+                header(f"🚨 Break the glass of {where} for {called(run)}?"),
                 section(f"{mention(person)} asks for it: “{escape(reason)}”"),
                 actions(f"glass:{operation}", button("glass_confirm", "Confirm", operation, style="danger")),
                 context(
-                    f"{link(run.url, f'Run {run.number} in Azure DevOps')}  ·  A second person has to confirm. For an hour, locks, freezes "
-                    "and the number of approvers do not hold for this run. Approvers still have to approve."
+                    link(run.url, f"{called(run, first=True)} in Azure DevOps"),
+                    "A second person has to confirm. For an hour, locks, freezes and the number of approvers do not hold for it. "
+                    "Approvers still have to approve.",
                 ),
             ],
         )
@@ -35,11 +36,11 @@ def broken_card(run: Run, environment: Environment, people: tuple[str, str], rea
     both = f"{mention(people[0])} and {mention(people[1])}"
     return fit(
         Message(
-            f"🚨 {both} broke the glass of {escape(where)} for run {escape(run.number)}: {escape(reason)}",
+            f"🚨 {both} broke the glass of {escape(where)} for {escape(called(run))}: {escape(reason)}",
             blocks=[
-                header(f"🚨 The glass of {where} is broken for run {run.number}"),
+                header(f"🚨 The glass of {where} is broken for {called(run)}"),
                 section(f"By {both}, until {when(until)}: “{escape(reason)}”"),
-                context(link(run.url, f"Run {run.number} in Azure DevOps"), "It is in the audit trail."),
+                context(link(run.url, f"{called(run, first=True)} in Azure DevOps"), "It is in the audit trail."),
             ],
         )
     )

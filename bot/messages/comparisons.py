@@ -20,7 +20,7 @@ from bot.core.models import (
     signed,
 )
 from bot.core.redaction import redact
-from bot.core.runs import Run
+from bot.core.runs import Run, called
 from bot.messages.kit import Block, Message, code, context, escape, header, inline, link, place, preformatted, rich, section, short
 from bot.messages.limits import fit
 
@@ -41,7 +41,7 @@ def comparison_card(comparison: Comparison, run: Run) -> Message:
     mark, word = VERDICTS[comparison.verdict]
     candidates = ranked(comparison)
     top = [
-        header(f"{mark} {word}: {comparison.model}, run {run.number}"),
+        header(f"{mark} {word}: {comparison.model}, {called(run)}"),
         section(f"*{escape(short(comparison.rule, 600))}*\n{_sentence(comparison)}"),
     ]
     end = [context(*_small_print(comparison, candidates))]
@@ -60,8 +60,8 @@ def comparison_card(comparison: Comparison, run: Run) -> Message:
 
 def unreadable_card(sentence: str, run: Run) -> Message:
     """The evaluation is there and cannot be read: people decide by the run itself."""
-    text = f"⚠️ The evaluation of run {escape(run.number)} cannot be shown. {escape(sentence)}"
-    return fit(Message(text, blocks=[section(text), context(link(run.url, f"Run {run.number} in Azure DevOps"))]))
+    text = f"⚠️ The evaluation of {escape(called(run))} cannot be shown. {escape(sentence)}"
+    return fit(Message(text, blocks=[section(text), context(link(run.url, f"{called(run, first=True)} in Azure DevOps"))]))
 
 
 def smoke_card(model: str, smoke: SmokeTest, run: Run) -> Message:
@@ -77,7 +77,7 @@ def smoke_card(model: str, smoke: SmokeTest, run: Run) -> Message:
                 context(
                     link(smoke.endpoint, f"Endpoint on {smoke.target.upper()}"),
                     f"Image {code(smoke.digest[:19])}" if smoke.digest else "",
-                    link(run.url, f"Run {run.number} in Azure DevOps"),
+                    link(run.url, f"{called(run, first=True)} in Azure DevOps"),
                 ),
             ],
         )

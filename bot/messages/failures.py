@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bot.core.people import Person
 from bot.core.redaction import redact
-from bot.core.references import StageAttempt
-from bot.core.runs import Failure, Run, Stage, tail, took
+from bot.core.references import StageAttempt, Thing
+from bot.core.runs import Failure, Run, Stage, called, tail, took
 from bot.core.team import Model
 from bot.messages.kit import (
     Block,
@@ -33,14 +33,14 @@ TESTS = 5  # failing tests to name
 def refused_card(run: Run, model: Model, failure: Failure) -> Message:
     """Why a run failed before it came to any stage: its YAML was refused."""
     error = short(redact(failure.error), 300) or "Azure DevOps gives no reason."
-    blocks: list[Block] = [header(f"❌ {model.name}: run {run.number} could not begin"), section(f"*{escape(error)}*")]
+    blocks: list[Block] = [header(f"❌ {model.name}: {called(run)} could not begin"), section(f"*{escape(error)}*")]
     end = tail(failure.tail)
     if end:
         blocks.append(preformatted(end))
     links = link_buttons(("open_log", "Open run", failure.log_url or run.url))
     if links:
         blocks.append(actions(f"log:{run.id}", *links))
-    return fit(Message(f"❌ {escape(model.name)}: run {escape(run.number)} could not begin: {escape(error)}", blocks=blocks))
+    return fit(Message(f"❌ {escape(model.name)}: {escape(called(run))} could not begin: {escape(error)}", blocks=blocks))
 
 
 def failure_card(run: Run, model: Model, stage: Stage, failure: Failure | None, retried_by: str | None = None) -> Message:
@@ -67,7 +67,7 @@ def failure_card(run: Run, model: Model, stage: Stage, failure: Failure | None, 
         blocks.append(preformatted(end))
     return fit(
         Message(
-            f"❌ {escape(model.name)}: run {escape(run.number)} failed at {escape(short(stage.title, 100))}: {escape(error)}",
+            f"❌ {escape(model.name)}: {escape(called(run))} failed at {escape(short(stage.title, 100))}: {escape(error)}",
             blocks=[*blocks, *_what_now(run, stage, failure, retried_by)],
         )
     )
@@ -76,17 +76,21 @@ def failure_card(run: Run, model: Model, stage: Stage, failure: Failure | None, 
 def _what_now(run: Run, stage: Stage, failure: Failure | None, retried_by: str | None) -> list[Block]:
     log = failure.log_url if failure is not None and failure.log_url else run.url
     links = link_buttons(("open_log", "Open log", log))
-    reference = StageAttempt(run.id, stage.name, stage.attempt)
+    reference = StageAttempt(run.ref, stage.name, stage.attempt)
     if retried_by is not None:
         buttons = [actions(f"log:{reference}", *links)] if links else []
-        return [*buttons, context(f"🔁 {mention(retried_by)} had the failed jobs run again.")]
+        again = "had the failed jobs run again" if run.thing is Thing.RUN else "had it deployed again"
+        return [*buttons, context(f"🔁 {mention(retried_by)} {again}.")]
+    again = (
+        f"The failed jobs of {stage.title} run again, with the same code and settings."
+        if run.thing is Thing.RUN
+        else f"{stage.title} is deployed again. Approvals for it are asked for again."
+    )
     retry = button(
         "retry_stage",
         "Retry failed stage",
         str(reference),
-        confirm=confirm(
-            "Retry the stage?", short(f"The failed jobs of {stage.title} run again, with the same code and settings.", 300), "Retry"
-        ),
+        confirm=confirm("Retry the stage?", short(again, 300), "Retry"),
     )
     return [actions(f"retry:{reference}", retry, *links)]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from bot.core.approvals import Approval
 from bot.core.models import ModelVersion, champion_of, shown
-from bot.core.runs import Run, asker, branch, parameter, what_happened
+from bot.core.references import Thing
+from bot.core.runs import Run, asker, branch, called, parameter, what_happened
 from bot.core.team import Model
 from bot.messages.kit import Block, Message, asked, channel_link, code, context, escape, header, inline, link, rich, section, short, when
 from bot.messages.limits import fit
@@ -66,16 +67,16 @@ def versions_list(model: Model, versions: Sequence[ModelVersion]) -> Message:
 
 
 def runs_list(runs: Sequence[Run], days: int) -> Message:
-    """Recent runs, newest first."""
+    """Recent runs and releases, newest first."""
     if not runs:
         return fit(Message(f"Nothing has run in the last {days} days."))
     lines = [_run_line(run) for run in runs[:RUNS]]
     more = [context(f"The newest {RUNS} of {len(runs)} are shown.")] if len(runs) > RUNS else []
-    newest = f"{escape(runs[0].number)} {escape(what_happened(runs[0]))}"
+    newest = f"{escape(called(runs[0]))} {escape(what_happened(runs[0]))}"
     return fit(
         Message(
-            f"{_count(len(runs), 'run')} in the last {days} days; the newest, {newest}.",
-            blocks=[header(f"Runs of the last {days} days"), *(section(line) for line in lines), *more],
+            f"{_counted(runs)} in the last {days} days; the newest, {newest}.",
+            blocks=[header(f"{_counted(runs)} in the last {days} days"), *(section(line) for line in lines), *more],
         )
     )
 
@@ -123,16 +124,24 @@ def _spelled(name: str, usage: str, prefix: str, short_names: Collection[str]) -
 
 def _run_line(run: Run) -> str:
     about = " ".join(word for word in (parameter(run, "action"), parameter(run, "model")) if word)
-    state = f"{icon(run)} {link(run.url, f'run {run.number}')} {escape(what_happened(run))}"
+    if run.source is not None:
+        about = f"deploys run {run.source_number or run.source}"
+    state = f"{icon(run)} {link(run.url, called(run))} {escape(what_happened(run))}"
     return " · ".join([state, f"{escape(short(about, 80))} {code(short(branch(run), 60))}", asked(asker(run)), when(run.created)])
 
 
 def _at_work(active: Sequence[Run], waiting: Sequence[Approval]) -> str:
     """How many run and how many wait, each run in one of the two."""
-    wait = {approval.run_id for approval in waiting}
-    working = sum(run.id not in wait for run in active)
+    wait = {approval.ref for approval in waiting}
+    working = sum(run.ref not in wait for run in active)
     words = [f"{working} running"] if working else []
     return ", ".join([*words, *([f"{len(wait)} waiting for approval"] if wait else [])]) or "none at work"
+
+
+def _counted(runs: Sequence[Run]) -> str:
+    """How many runs and how many releases."""
+    numbers = [(sum(run.thing is thing for run in runs), thing.value) for thing in Thing]
+    return " and ".join(_count(number, noun) for number, noun in numbers if number)
 
 
 def _count(number: int, noun: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from bot.core.models import Contender, ModelVersion
 from bot.core.parameters import limits
-from bot.core.runs import Run, what_happened
+from bot.core.references import Thing
+from bot.core.runs import Run, called, what_happened
 from bot.core.team import Kind, Model, Parameter
 from bot.messages.comparisons import metric_lines
 from bot.messages.kit import Block, Message, Modal, actions, button, code, context, escape, facts, header, link, plain_text, section, short
@@ -83,9 +84,14 @@ def steer_offer(operation: str, deed: Deed) -> Message:
     run, back = deed.run, deed.version
     match deed.kind:
         case "cancel":
-            title, then = f"Stop run {run.number}?", "What it has not finished is not done. It can be started again."
+            title, then = f"Stop {called(run)}?", "What it has not finished is not done. It can be started again."
         case "rerun":
-            title, then = f"Run {deed.stage} of run {run.number} again?", "Only the jobs that failed. What comes after it follows."
+            title = f"Run {deed.stage} of {called(run)} again?"
+            then = (
+                "Only the jobs that failed. What comes after it follows."
+                if run.thing is Thing.RUN
+                else "It is deployed again; approvals for it are asked for again."
+            )
         case _:
             to = f"version {back.version}" if back else "what it served before"
             title, then = f"Roll {deed.model.name} back to {to}?", "Approval is asked for again, as a new message."
@@ -95,7 +101,7 @@ def steer_offer(operation: str, deed: Deed) -> Message:
             blocks=[
                 header(title),
                 facts(
-                    ("Run", link(run.url, f"run {run.number}")),
+                    (run.thing.value.capitalize(), link(run.url, called(run))),
                     ("State", escape(what_happened(run))),
                     ("Prod serves now", code(f"version {short(deed.serving.version, 40)}") if deed.serving else ""),
                     ("It deployed", code(f"version {short(back.version, 40)}") if back else ""),
@@ -109,7 +115,7 @@ def steer_offer(operation: str, deed: Deed) -> Message:
 
 def started_note(run: Run, model: Model, *, again: bool = False) -> Message:
     """The run that an operation has started."""
-    text = f"{'This was started already' if again else 'Started'}: {link(run.url, f'run {run.number}')} of {escape(model.name)}."
+    text = f"{'This was started already' if again else 'Started'}: {link(run.url, called(run))} of {escape(model.name)}."
     return fit(Message(f"✅ {text} Its card is in the channel.", blocks=[section(f"✅ {text} Its card is in the channel.")]))
 
 

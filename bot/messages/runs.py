@@ -1,4 +1,4 @@
-"""The living card of a run."""
+"""The living card of a run or a release."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from bot.core.people import Asker
 from bot.core.redaction import redact
-from bot.core.runs import Run, Stage, State, branch, kept_champion, parameter, took, what_happened
+from bot.core.references import Thing
+from bot.core.runs import Run, Stage, State, branch, called, kept_champion, parameter, took, what_happened
 from bot.core.team import Model
 from bot.messages.kit import (
     Block,
@@ -57,14 +58,14 @@ STATUS = {
 
 
 def run_card(run: Run, model: Model, asker: Asker | None) -> Message:
-    """The whole truth about a run: its state in words, what it is about, and its stages."""
+    """The whole truth about a run or a release: its state in words, what it is about, and its stages."""
     done = sum(stage.state in {State.SUCCEEDED, State.PARTIAL} for stage in run.stages)
     happened = what_happened(run)
-    top = [header(f"{icon(run)} {model.name}: run {run.number} {happened}"), facts(*_about(run, model, asker))]
+    top = [header(f"{icon(run)} {model.name}: {called(run)} {happened}"), facts(*_about(run, model, asker))]
     if kept_champion(run):
         top.append(section("Nothing better was found: the champion stays, nothing is registered and nobody is asked to approve."))
     end = [context(*_small_print(run, done))]
-    text = f"{icon(run)} {escape(model.name)}: run {escape(run.number)} {escape(happened)}, asked for by {escape(asked_plainly(asker))}"
+    text = f"{icon(run)} {escape(model.name)}: {escape(called(run))} {escape(happened)}, asked for by {escape(asked_plainly(asker))}"
     stages = f" ({done} of {len(run.stages)} stages done)" if run.stages else ""
     return fit(
         Message(
@@ -94,11 +95,21 @@ def commit_link(run: Run) -> str:
     return f"{link(run.commit_url, run.commit[:8])}{message}"
 
 
+def source_link(run: Run) -> str:
+    """The run that a release deploys, as a link, in mrkdwn; nothing of a run."""
+    if run.source is None:
+        return ""
+    return link(run.source_url, f"run {short(run.source_number or str(run.source), 60)}")
+
+
 def _about(run: Run, model: Model, asker: Asker | None) -> list[tuple[str, str]]:
     promoted = parameter(run, "action") == "promote"
+    by_hand = run.thing is Thing.RELEASE and run.reason == "manual"
     return [
         ("Model", f"{code(model.name)}{' version ' + code(parameter(run, 'version') or '?') if promoted else ''}"),
+        ("Deploys", source_link(run)),
         ("Asked for by", asked(asker)),
+        ("Release made by", escape(short(run.requested_for.name, 100)) if by_hand and run.requested_for else ""),
         ("Branch", code(short(branch(run), 100))),
         ("Commit", commit_link(run)),
         ("Settings", code(short(parameter(run, "settings") or "", 300)) if parameter(run, "settings") else ""),
@@ -108,9 +119,9 @@ def _about(run: Run, model: Model, asker: Asker | None) -> list[tuple[str, str]]
 def _small_print(run: Run, done: int) -> list[str]:
     length = took(run)
     return [
-        link(run.url, f"Run {run.number} in Azure DevOps"),
+        link(run.url, f"{called(run, first=True)} in Azure DevOps"),
         f"{done} of {len(run.stages)} stages done" if run.stages else "",
-        f"took {length}" if length else f"queued {when(run.created)}",
+        f"took {length}" if length else f"{'queued' if run.thing is Thing.RUN else 'made'} {when(run.created)}",
     ]
 
 
@@ -129,7 +140,7 @@ def _sentence(words: str) -> str:
 def _task(run: Run, stage: Stage) -> Block:
     task: dict[str, Any] = {
         "type": "task_card",
-        "task_id": f"{run.id}:{stage.name}",
+        "task_id": f"{run.id}:{stage.name}" if run.thing is Thing.RUN else f"{run.ref}:{stage.name}",
         "title": f"{stage.title} (attempt {stage.attempt})" if stage.attempt > 1 else stage.title,
         "status": STATUS[stage.state],
     }
