@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID, uuid5
 
-_NAMED = re.compile(r"(run[/-]|release[/-]|#)?(\d+)", re.IGNORECASE | re.ASCII)
+_NAMED = re.compile(r"(run/|release/|#)?(\d+)", re.IGNORECASE | re.ASCII)
 OURS = UUID("5f0d3c5a-6e4b-4d0c-9d0e-ca11b0a2d000")
 
 
@@ -34,7 +34,7 @@ class Ref:
 
     @classmethod
     def named(cls, word: str) -> Ref | None:
-        """What a person calls it: `480`, `#480`, `run/480`, `Release-12`, `release/12`; None where it is none of these."""
+        """What a person calls it: `480`, `#480`, `run/480`, `release/12`; None where it is none of these."""
         found = _NAMED.fullmatch(word)
         if found is None or not _number(found[2]):
             return None
