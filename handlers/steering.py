@@ -69,6 +69,10 @@ async def rollback(bot: Bot, request: Request) -> Reply:
         return no_such_model(name, tuple(bot.team.models.values()))
     if not in_channel(model, request.channel):
         return wrong_channel(model)
+    decision = may(bot.team, Right.ROLLBACK, await bot.chat.member(request.person), model)
+    if isinstance(decision, Denied):
+        await bot.store.record(Entry(request.person, "ask to rollback", f"model/{name}", decision, model=name))
+        return refusal(decision, bot.team.may(Right.ROLLBACK, model))
     environment = next((one for one in bot.team.environments.values() if one.needs_approval), None)
     if environment is None:
         return note("callboard.toml lists no environment that needs approval, so there is nothing to roll back.")
