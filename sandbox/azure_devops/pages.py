@@ -29,12 +29,12 @@ from sandbox.azure_devops.records import Job, Run, Stage, Step, now
 from sandbox.azure_devops.release_pages import ReleasePages
 from sandbox.azure_devops.repository import MAIN, NoSuchThing
 from sandbox.azure_devops.rest import files_of
-from sandbox.names import ADA, ORGANIZATION, PROJECT, PROJECT_ID, Character
+from sandbox.names import ADA, ADO_MEMBERS, ORGANIZATION, PROJECT, PROJECT_ID, Character
 
 PREFIX = "/dev.azure.com"
 HOME = f"{PREFIX}/{ORGANIZATION}/{PROJECT}"
 COOKIE = "ado-person"
-PEOPLE = tuple(who for who in views.MEMBERS if who.slack and who.title != "App")
+PEOPLE = tuple(who for who in ADO_MEMBERS if who.slack and who.title != "App")
 
 _HERE = Path(__file__).parent
 _POLICY = (

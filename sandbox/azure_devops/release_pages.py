@@ -16,8 +16,8 @@ from sandbox.azure_devops.orchestrator import Places
 from sandbox.azure_devops.project import Project
 from sandbox.azure_devops.records import Step
 from sandbox.azure_devops.releases import Release, ReleaseApproval, ReleaseDeployment, ReleaseStage
-from sandbox.azure_devops.views import MEMBERS, name_of
-from sandbox.names import ADO_GROUPS, AGENT, Character
+from sandbox.azure_devops.views import name_of
+from sandbox.names import ADO_GROUPS, ADO_MEMBERS, AGENT, Character
 
 PATH = "/_releaseProgress"
 _LOGS = "release-environment-logs"
@@ -200,7 +200,7 @@ _SHOWN: dict[str, Any] = {"stage_mood": mood, "stage_words": words, "why": why, 
 
 def _identities() -> list[tuple[str, str]]:
     """To whom an approval can be handed over: ids and names."""
-    people = [(who.oid, who.name) for who in MEMBERS if who is not AGENT]
+    people = [(who.oid, who.name) for who in ADO_MEMBERS if who is not AGENT]
     return people + [(group.oid, name_of(group.oid)) for group in ADO_GROUPS]
 
 
