@@ -215,6 +215,9 @@ async def test_people_and_their_groups_are_found(place: Place) -> None:
 async def test_who_is_nobody_there_and_whose_sign_in_is_over_are_told_different_things(place: Place) -> None:
     with pytest.raises(Refused, match="not a member of the Azure DevOps organisation"):
         await place.acting(LINUS).me()
+    place.local.without_licence(KATHERINE)
+    with pytest.raises(Refused, match="no licence for this: ask an administrator for Basic access"):
+        await place.acting(KATHERINE).me()
     with pytest.raises(SignInNeeded, match="Sign in again"):
         await place.azure.acting(lambda: "forged").me()
     place.world.faults.arm("ado.html")

@@ -550,7 +550,7 @@ async def test_who_has_no_licence_is_refused_everything_until_they_have_one(tmp_
         site.azure.without_licence(GRACE, licensed=True)
         welcome, me = await site.ask("GET", "https://dev.azure.com/contoso/_apis/connectionData", GRACE)
 
-    assert {(status, error["message"].partition(":")[0]) for status, error in refused.values()} == {(403, "VS403366")}
+    assert {(status, error["message"].partition(":")[0]) for status, error in refused.values()} == {(401, "VS403366")}
     assert (stranger, unknown["message"].partition(":")[0]) == (401, "TF400813")
     assert (welcome, me["authenticatedUser"]["id"]) == (200, GRACE.oid)
 

@@ -253,7 +253,7 @@ class Host:
         if principal.who not in ADO_MEMBERS:
             raise unauthorized(principal.who)
         if principal.who.oid in self._unlicensed:
-            raise ApiError(403, "AccessDeniedException", unlicensed(principal.who))
+            raise ApiError(401, "UnauthorizedRequestException", unlicensed(principal.who))
         return principal.who, principal.scopes
 
     async def _misbehave(self, request: web.Request) -> web.Response | None:
@@ -315,8 +315,8 @@ def unauthorized(who: Character) -> ApiError:
 def unlicensed(who: Character) -> str:
     """What a member without a licence is told.
 
-    The words are ours, around the code that the bot and people know: which calls the service answers in which words without a licence
-    is documented nowhere. What tells it from no membership (TF400813) is the access level that it asks for.
+    The words are ours, and so is the code in front of them: which calls the service answers in which words without a licence is documented
+    nowhere. What tells it from no membership (TF400813, 401, too) is the access level that it asks for.
     """
     return f"VS403366: {who.name} is a member of the organization and needs the Basic access level or higher to perform this action."
 
