@@ -16,7 +16,7 @@ class Faults:
     _armed: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
 
     def arm(self, name: str, times: int = 1, **detail: Any) -> None:
-        """Let the fault of that name happen `times` times; 0 disarms it."""
+        """Let the fault of that name happen `times` times; 0 disarms it, and less than 0 lets it happen until it is disarmed."""
         if times:
             self._armed[name] = (times, detail)
         else:

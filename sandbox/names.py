@@ -109,6 +109,8 @@ AGENT = Character("", "ml-delivery build agent", "agent@contoso.example", "6c0f5
 RELEASE_MANAGERS = Group("6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a3001", "Release Managers", (GRACE.oid, KATHERINE.oid, RADIA.oid))
 CONTRIBUTORS = Group("6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a3002", "Contributors", (ADA.oid, GRACE.oid, ALAN.oid, KATHERINE.oid, RADIA.oid))
 ADO_GROUPS = (RELEASE_MANAGERS, CONTRIBUTORS)
+# Who is in the Azure DevOps organisation. Guests have an account in the tenant and none here; so has Linus.
+ADO_MEMBERS = (*(person for person in PEOPLE if not person.guest and person is not LINUS), BOT, AGENT)
 
 # The app registration that people sign in to Callboard with.
 CLIENT_ID = "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a4001"

@@ -88,7 +88,7 @@ async def test_a_run_is_queued_for_the_person_and_approved_by_another(place: Pla
 
     seen = {person.name: (await place.again(approval, place.acting(person))).mine for person in (ADA, ALAN, GRACE)}
     assert seen == {"Ada Lovelace": False, "Alan Turing": False, "Grace Hopper": True}
-    place.local.project.protect("prod", [ADA, GRACE])
+    place.local.protect("prod", [ADA, GRACE])
     own = await place.waiting(ADA)
     with pytest.raises(Refused, match="requester may not approve"):
         await place.acting(ADA).decide(own, Answer.APPROVE, "Mine.")
@@ -100,7 +100,7 @@ async def test_a_run_is_queued_for_the_person_and_approved_by_another(place: Pla
 
 
 async def test_two_of_three_have_to_approve(place: Place) -> None:
-    place.local.project.protect("prod", [GRACE, KATHERINE, RADIA], minimum=2)
+    place.local.protect("prod", [GRACE, KATHERINE, RADIA], minimum=2)
     approval = await place.waiting()
 
     first = await place.acting(GRACE).decide(approval, Answer.APPROVE, "Yes.")
@@ -114,7 +114,7 @@ async def test_two_of_three_have_to_approve(place: Place) -> None:
 
 
 async def test_approvers_in_sequence_have_their_turn(place: Place) -> None:
-    place.local.project.protect("prod", [KATHERINE, GRACE], minimum=0, execution_order="inSequence")
+    place.local.protect("prod", [KATHERINE, GRACE], minimum=0, order="inSequence")
     approval = await place.waiting()
 
     assert approval.order is Order.SEQUENCE
@@ -127,7 +127,7 @@ async def test_approvers_in_sequence_have_their_turn(place: Place) -> None:
 
 
 async def test_one_member_answers_for_a_group_and_is_named(place: Place) -> None:
-    place.local.project.protect("prod", [RELEASE_MANAGERS])
+    place.local.protect("prod", [RELEASE_MANAGERS])
     approval = await place.waiting()
 
     (step,) = approval.steps
@@ -174,12 +174,13 @@ async def test_a_part_is_handed_over_to_somebody_else(place: Place) -> None:
 async def test_a_deleted_environment_ends_what_waits_for_it(place: Place) -> None:
     approval = await place.waiting()
 
-    place.local.project.remove_environment(GRACE, "prod")
+    place.local.remove_environment(GRACE, "prod")
     run = await until(place.azure, approval.run_id, State.FAILED)
 
     assert (await place.again(approval)).state is ApprovalState.CANCELED
     failure = await place.azure.failure(run)
-    assert failure is None or "could not be found" in failure.error
+    assert failure is not None
+    assert failure.error == "Environment prod does not exist or has been deleted."
 
 
 async def test_a_run_is_stopped_and_what_was_deployed_is_found_and_deployed_again(place: Place) -> None:
@@ -214,6 +215,9 @@ async def test_people_and_their_groups_are_found(place: Place) -> None:
 async def test_who_is_nobody_there_and_whose_sign_in_is_over_are_told_different_things(place: Place) -> None:
     with pytest.raises(Refused, match="not a member of the Azure DevOps organisation"):
         await place.acting(LINUS).me()
+    place.local.without_licence(KATHERINE)
+    with pytest.raises(Refused, match="no licence for this: ask an administrator for Basic access"):
+        await place.acting(KATHERINE).me()
     with pytest.raises(SignInNeeded, match="Sign in again"):
         await place.azure.acting(lambda: "forged").me()
     place.world.faults.arm("ado.html")

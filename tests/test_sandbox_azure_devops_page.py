@@ -15,7 +15,7 @@ from sandbox.azure_devops import show
 from sandbox.azure_devops.agent import JobOutcome, Space, Watch
 from sandbox.azure_devops.plan import Plan, PlanJob, PlanStage, PlanStep, Result
 from sandbox.azure_devops.server import AzureDevOps
-from sandbox.names import ADA, GRACE, Character
+from sandbox.names import ADA, ALAN, GRACE, KATHERINE, RADIA, RELEASE_MANAGERS, Character
 from sandbox.world import World
 from tests.browser import browsing
 
@@ -65,7 +65,9 @@ class Site:
             assert answer.status == 200, path
             return await answer.text()
 
-    async def post(self, path: str, form: Mapping[str, str], *, origin: str | None = None, host: str | None = None) -> tuple[int, str]:
+    async def post(
+        self, path: str, form: Mapping[str, str] | list[tuple[str, str]], *, origin: str | None = None, host: str | None = None
+    ) -> tuple[int, str]:
         headers = {"Origin": origin or self.world.page_url} | ({"Host": host} if host else {})
         async with self.session.post(self.home + path, data=form, headers=headers) as answer:
             return answer.status, await answer.text()
@@ -159,6 +161,102 @@ async def test_one_approves_as_the_person_one_chose(site: Site) -> None:
     assert site.azure.run(run)["approvals"][0]["steps"][0]["actualApprover"]["displayName"] == "Grace Hopper"
 
 
+async def test_the_page_says_whose_part_each_is_and_what_became_of_it(site: Site) -> None:
+    site.azure.protect("prod", [KATHERINE, RADIA, RELEASE_MANAGERS], minimum=2, order="inSequence", instructions="Look at <QA>.")
+    run, approval = await site.waiting()
+    site.azure.reassign_as(KATHERINE, approval, ALAN, "On leave.")
+
+    before = await site.see(f"/_build/results?buildId={run}")
+    site.azure.approve_as(ALAN, approval, "approved", "Good.")
+    site.azure.defer_as(RADIA, approval, datetime(2127, 1, 1, 12, tzinfo=UTC), "After the freeze.")
+    after = await site.see(f"/_build/results?buildId={run}")
+
+    for says in (
+        "Look at &lt;QA&gt;.",
+        "Handed over by Katherine Johnson: On leave.",
+        r"[ml-delivery]\Release Managers",
+        "(Grace Hopper, Katherine Johnson, Radia Perlman)",
+        "· Not yet their turn",
+        "2 of 3 must approve, one after the other; whoever requested the run may not.",
+        "Ada Lovelace is not an approver of this check and may not answer it.",
+    ):
+        assert says in before
+    assert "Approved by Alan Turing" in after
+    assert "Approved by Radia Perlman, as of 01 Jan 2127, 12:00 UTC" in after
+    assert "<blockquote>After the freeze.</blockquote>" in after
+
+
+async def test_one_defers_and_hands_over_as_the_person_one_chose(site: Site) -> None:
+    run, approval = await site.waiting()
+    form = {"run": str(run), "approval": approval, "comment": "Later."}
+    await site.become(GRACE)
+
+    untimed, page = await site.post("/_build/approval", form | {"status": "deferred", "until": ""})
+    nonsense, _ = await site.post("/_build/approval", form | {"status": "deferred", "until": "soon"})
+    deferred, _ = await site.post("/_build/approval", form | {"status": "deferred", "until": "2127-01-01T12:00"})
+    await site.become(RADIA)
+    taken, _ = await site.post("/_build/approval", form | {"status": "reassigned", "to": KATHERINE.oid})
+    given, _ = await site.post("/_build/approval", form | {"status": "reassigned", "to": ALAN.oid, "until": "2127-01-01T12:00"})
+
+    assert (untimed, nonsense, deferred, taken, given) == (400, 400, 200, 400, 200)
+    assert "has a time that it is deferred to" in page
+    grace, _, alan = site.azure.run(run)["approvals"][0]["steps"]
+    assert (grace["status"], grace["deferredTo"]) == ("deferred", "2127-01-01T12:00:00.000Z")
+    assert (alan["status"], alan["assignedApprover"]["displayName"]) == ("pending", "Alan Turing")
+
+
+async def test_administrators_change_who_approves_and_others_only_see_it(site: Site) -> None:
+    wanted = [("approver", RELEASE_MANAGERS.oid), ("approver", ALAN.oid), ("minimum", "2"), ("order", "inSequence"), ("requester", "may")]
+    form = [("check", "1"), ("instructions", "Look twice."), *wanted]
+    seen = await site.see("/_environments/2")
+
+    refused, _ = await site.post("/_environments/2/check", form)
+    await site.become(GRACE)
+    editable = await site.see("/_environments/2")
+    wrong, says = await site.post("/_environments/2/check", [*form[:4], ("minimum", "many")])
+    impossible, _ = await site.post("/_environments/2/check", [form[0], ("approver", ALAN.oid), *form[4:]])
+    changed, page = await site.post("/_environments/2/check", form)
+    added, _ = await site.post("/_environments/1/check", [("check", "0"), ("approver", GRACE.oid), ("minimum", "1"), ("order", "anyOrder")])
+
+    assert (refused, wrong, impossible, changed, added) == (403, 400, 400, 200, 200)
+    assert "must be a whole number, not &#39;many&#39;" in says
+    assert ("Delete environment" in seen, "Delete environment" in editable) == (False, True)
+    assert "2 of 2 must approve, one after the other. Times out after 30 days." in page
+    checks = {check.environment: check for check in site.azure.project.store.checks}
+    assert checks[2].approvers == [RELEASE_MANAGERS.oid, ALAN.oid]
+    assert (checks[2].requester_excluded, checks[2].instructions, checks[1].approvers) == (False, "Look twice.", [GRACE.oid])
+
+
+async def test_a_deleted_environment_is_gone_from_the_pages_and_its_run_says_why_it_failed(site: Site) -> None:
+    run, _ = await site.waiting()
+
+    refused, _ = await site.post("/_environments/2/delete", {})
+    await site.become(GRACE)
+    deleted, page = await site.post("/_environments/2/delete", {})
+    await site.azure.wait_for(lambda: bool(site.azure.run(run)["status"] == "completed"), 8)
+    async with site.session.get(f"{site.home}/_environments/2") as answer:
+        missing = answer.status
+    summary = await site.see(f"/_build/results?buildId={run}")
+
+    assert (refused, deleted, missing) == (403, 200, 404)
+    assert "Azure Kubernetes Service" not in page
+    assert "Environment prod does not exist or has been deleted." in summary
+    assert "The approval for <b>Prod - Deploy on AKS</b> was canceled." in summary
+
+
+async def test_who_has_no_licence_looks_and_does_nothing(site: Site) -> None:
+    run, approval = await site.waiting()
+    await site.become(GRACE)
+    site.azure.without_licence(GRACE)
+
+    refused, page = await site.post("/_build/approval", {"run": str(run), "approval": approval, "status": "approved"})
+    await site.become(RADIA)
+    accepted, _ = await site.post("/_build/approval", {"run": str(run), "approval": approval, "status": "approved"})
+
+    assert (refused, accepted) == (403, 200)
+    assert "needs the Basic access level" in page
+
+
 async def test_other_pages_cannot_make_one_act(site: Site) -> None:
     run, approval = await site.waiting()
     form = {"run": str(run), "approval": approval, "status": "approved"}
@@ -204,6 +302,26 @@ async def test_what_is_not_there_is_said_to_be_missing(site: Site) -> None:
 async def test_every_way_in_leads_to_the_runs(site: Site, path: str) -> None:
     async with site.session.get(site.world.page_url + path) as answer:
         assert (answer.status, answer.url.path) == (200, "/dev.azure.com/contoso/ml-delivery/_build")
+
+
+@pytest.mark.page
+async def test_a_part_is_handed_over_and_a_check_is_changed_in_a_browser(site: Site) -> None:
+    run, _ = await site.waiting()
+    async with browsing(f"{site.home}/_build/results?buildId={run}") as page:
+        await page.wait_for_selector("button[value=approved]:disabled")
+        await page.select_option("#person", value=GRACE.oid)
+        await page.select_option("select[name=to]", value=RELEASE_MANAGERS.oid)
+        await page.click("button[value=reassigned]")
+        await page.wait_for_selector("text=Handed over by Grace Hopper")
+
+        await page.goto(f"{site.home}/_environments/2")
+        await page.uncheck(f"input[value='{RADIA.oid}']")
+        await page.fill("input[name=minimum]", "2")
+        await page.click("text=Save")
+        await page.wait_for_selector("text=2 of 2 must approve, in any order")
+
+    first, *_ = site.azure.run(run)["approvals"][0]["steps"]
+    assert first["assignedApprover"]["id"] == RELEASE_MANAGERS.oid
 
 
 @pytest.mark.page

@@ -191,7 +191,7 @@ class Hooks:
 
     def happened(self, event: Event, *, delay: float = 0) -> None:
         """Tell everyone it interests, after `delay` seconds (of the service's own pace)."""
-        if self._faults.take("hooks.drop") is not None:
+        if self._faults.take("hooks.drop") is not None:  # nobody hears of it, ever
             return
         for subscription in self._subscriptions:
             if subscription.event == event.kind and subscription.status == "enabled" and event.interests(subscription.inputs):

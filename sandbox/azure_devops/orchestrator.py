@@ -198,10 +198,14 @@ class Orchestrator:
         for approval in self._store.approvals:
             if approval.environment == environment.id and approval.status == "pending":
                 run = self._run(approval.run)
-                approvals.close(approval, "canceled", now())
-                self._store.approvals.keep(approval.id, approval)
-                self._told(run, approval)
+                self._close(run, approval, "canceled")
                 self._keep(run)
+
+    def time_out(self, approval: Approval) -> None:
+        """Let an approval have waited long enough."""
+        approval.expires = now()
+        self._store.approvals.keep(approval.id, approval)
+        self._keep(self._run(approval.run))
 
     def _conduct(self, run: Run) -> None:
         present = self._conductors.get(run.id)
@@ -302,7 +306,8 @@ class Orchestrator:
         asked = self._store.approvals_of(stage)
 
         def decided() -> bool:
-            return stage.canceling or all(one.status != "pending" for one in asked) or any(one.status == "rejected" for one in asked)
+            over = any(one.status in {"rejected", "canceled"} for one in asked)
+            return stage.canceling or over or all(one.status != "pending" for one in asked)
 
         def stirred(moment: datetime) -> bool:
             return decided() or _next_moment(asked) != moment
@@ -323,18 +328,28 @@ class Orchestrator:
             return "canceled"
         for approval in asked:
             if approval.status == "pending":
-                rejected = any(one.status == "rejected" for one in asked)
-                approvals.close(approval, "canceled" if rejected else "timedOut", now())
-                self._store.approvals.keep(approval.id, approval)
-                self._told(run, approval)
+                self._close(run, approval, "timedOut" if approval.expires <= now() else "canceled")
         if any(approval.status == "rejected" for approval in asked):
             return "rejected"
-        gone = [found for one in asked if (found := self._store.environments.get(one.environment)) is not None and found.deleted]
+        gone = next((one for one in self._store.environments if one.deleted and one.id in {asking.environment for asking in asked}), None)
         if gone:
-            missing = f"Environment {gone[0].name} could not be found. The environment does not exist or has been deleted."
-            stage.jobs[0].issues.append(Issue("error", missing))
+            self._miss(run, stage, gone)
             return "failed"
         return None if all(approval.status == "approved" for approval in asked) else "skipped"
+
+    def _miss(self, run: Run, stage: Stage, environment: Environment) -> None:
+        """End the jobs of a stage whose environment is gone: the first one says so."""
+        missing = f"Environment {environment.name} does not exist or has been deleted."
+        waiting = [job for job in stage.jobs if job.state != "completed"]
+        waiting[0].issues.append(Issue("error", missing))
+        for job in waiting:
+            self._end_job(run, stage, job, "failed" if job is waiting[0] else "skipped")
+
+    def _close(self, run: Run, approval: Approval, status: str) -> None:
+        """End an approval that nobody answered."""
+        approvals.close(approval, status, now())
+        self._store.approvals.keep(approval.id, approval)
+        self._told(run, approval)
 
     def _ask(self, run: Run, stage: Stage) -> None:
         names = dict.fromkeys(job.environment for job in stage.jobs if job.environment and job.state != "completed")
@@ -439,9 +454,7 @@ class Orchestrator:
         stage.canceling = stage.entered
         for approval in self._store.approvals_of(stage):
             if approval.status == "pending":
-                approvals.close(approval, "canceled", now())
-                self._store.approvals.keep(approval.id, approval)
-                self._told(run, approval)
+                self._close(run, approval, "canceled")
         for job in stage.jobs:
             if job.id in self._watches:
                 self._watches[job.id].canceled.set()

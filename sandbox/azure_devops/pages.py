@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -20,6 +21,7 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from sandbox.azure_devops import candidates, show, views
 from sandbox.azure_devops.approvals import Answer, Denied, refusal
 from sandbox.azure_devops.candidates import BadSettings
+from sandbox.azure_devops.environment_pages import EnvironmentPages
 from sandbox.azure_devops.hooks import MASK, Subscription
 from sandbox.azure_devops.orchestrator import Places
 from sandbox.azure_devops.packing import packed
@@ -29,12 +31,14 @@ from sandbox.azure_devops.records import Job, Run, Stage, Step, now
 from sandbox.azure_devops.release_pages import ReleasePages
 from sandbox.azure_devops.repository import MAIN, NoSuchThing
 from sandbox.azure_devops.rest import files_of
-from sandbox.names import ADA, ORGANIZATION, PROJECT, PROJECT_ID, Character
+from sandbox.azure_devops.wire import unlicensed
+from sandbox.names import ADA, ADO_MEMBERS, ORGANIZATION, PROJECT, PROJECT_ID, Character
 
 PREFIX = "/dev.azure.com"
 HOME = f"{PREFIX}/{ORGANIZATION}/{PROJECT}"
 COOKIE = "ado-person"
-PEOPLE = tuple(who for who in views.MEMBERS if who.slack and who.title != "App")
+_BECOME = "/_person"
+PEOPLE = tuple(who for who in ADO_MEMBERS if who.slack and who.title != "App")
 
 _HERE = Path(__file__).parent
 _POLICY = (
@@ -68,6 +72,7 @@ class Pages:
         self._project = project
         self._store = project.store
         self._releases = ReleasePages(project, self._page, self._stamp, _me, HOME)
+        self._environments = EnvironmentPages(project, self._page, _me, HOME)
         self._templates = Templates(
             loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -85,6 +90,11 @@ class Pages:
             pipelines=self._store.pipelines,
             waits_for=show.waits_for,
             approvals_of=self._store.approvals_of,
+            name_of=views.name_of,
+            members_of=show.members_of,
+            part_mood=show.part_mood,
+            part_words=show.part_words,
+            how_many=show.how_many,
             clock=lambda at: at.strftime("%d %b %Y, %H:%M:%S") if at else "",
             now=now,
         )
@@ -105,16 +115,14 @@ class Pages:
             ("/_build/artifact", self._artifact),
             (f"/_git/{PROJECT}", self._code),
             (f"/_git/{PROJECT}/commit/{{sha:[0-9a-f]{{4,40}}}}", self._commit),
-            ("/_environments", self._environments),
-            ("/_environments/{id:\\d+}", self._environment),
             ("/_settings/serviceHooks", self._hooks),
             ("/_version", self._version),
         ):
             app.router.add_get(project + path, handler)
-        for page in self._releases.routes():
+        for page in (*self._releases.routes(), *self._environments.routes()):
             app.router.add_route(page.method, project + page.path, page.handler)
         for path, handler in (
-            ("/_person", self._become),
+            (_BECOME, self._become),
             ("/_build/run", self._run),
             ("/_build/cancel", self._cancel),
             ("/_build/retry", self._retry),
@@ -132,6 +140,8 @@ class Pages:
                 raise Refusal(403, "This page is served to this machine only.")
             if request.method != "GET" and not _same_origin(request):
                 raise Refusal(403, "This request came from another page and was refused.")
+            if request.method != "GET" and not request.path.endswith(_BECOME) and _me(request).oid in self._project.unlicensed:
+                raise Refusal(403, unlicensed(_me(request)))
             answer = await handler(request)
         except Refusal as refused:
             answer = self._refused(request, refused.status, str(refused))
@@ -194,7 +204,9 @@ class Pages:
             case "tests":
                 return self._page(request, "tests.html", **shared)
             case _:
-                return self._page(request, "summary.html", asks=self._asks(request, run), errors=_errors(run), **shared)
+                return self._page(
+                    request, "summary.html", asks=self._asks(request, run), errors=_errors(run), identities=show.identities(), **shared
+                )
 
     async def _logs(self, request: web.Request, run: Run, shared: Mapping[str, Any]) -> web.Response:
         steps = list(_latest(run))
@@ -268,7 +280,14 @@ class Pages:
     async def _decide(self, request: web.Request) -> web.Response:
         form = await request.post()
         run = self._asked_in(form)
-        answer = Answer(str(form.get("approval", "")), str(form.get("status", "")), str(form.get("comment", "")).strip())
+        status = str(form.get("status", ""))
+        answer = Answer(
+            id=str(form.get("approval", "")),
+            status="" if status == "reassigned" else status,
+            comment=str(form.get("comment", "")).strip(),
+            until=_moment(str(form.get("until", ""))) if status == "deferred" else None,
+            to=str(form.get("to", "")) if status == "reassigned" else "",
+        )
         self._project.decide(_me(request), answer)
         raise web.HTTPSeeOther(_run_path(run))
 
@@ -327,33 +346,6 @@ class Pages:
         title = str(form.get("title", "")).strip().partition("\n")[0][:200] or f"Change the candidates of {model}"
         _, runs = await self._project.merge(_me(request), title, {candidates.FILE: changed})
         raise web.HTTPSeeOther(_run_path(runs[0]) if runs else f"{HOME}/_git/{PROJECT}")
-
-    async def _environments(self, request: web.Request) -> web.Response:
-        newest = {one.environment: (one, self._store.runs.get(one.run)) for one in self._store.deployments}
-        return self._page(
-            request,
-            "environments.html",
-            section="environments",
-            title="Environments",
-            environments=list(self._store.environments),
-            newest=newest,
-            checks={check.environment for check in self._store.checks},
-        )
-
-    async def _environment(self, request: web.Request) -> web.Response:
-        environment = self._store.environments.get(request.match_info["id"])
-        if environment is None:
-            raise Refusal(404, "There is no such environment.")
-        deployments = [(one, self._store.runs.get(one.run)) for one in self._store.deployments if one.environment == environment.id]
-        return self._page(
-            request,
-            "environment.html",
-            section="environments",
-            title=environment.name,
-            environment=environment,
-            deployments=deployments[::-1],
-            checks=[check for check in self._store.checks if check.environment == environment.id],
-        )
 
     async def _hooks(self, request: web.Request) -> web.Response:
         subscriptions = self._project.hooks.subscriptions()
@@ -423,6 +415,14 @@ def _me(request: web.Request) -> Character:
 def _number(request: web.Request, name: str) -> int:
     text = request.query.get(name, "")
     return int(text) if text.isdigit() else 0
+
+
+def _moment(text: str) -> datetime | None:
+    """What a field for a time holds, in UTC; None where it is empty. Raises Refusal."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC) if text else None
+    except ValueError:
+        raise Refusal(400, f"This is no time: {text}") from None
 
 
 def _same_origin(request: web.Request) -> bool:

@@ -6,13 +6,13 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from sandbox.azure_devops.approvals import Answer, Denied
+from sandbox.azure_devops import approvals
+from sandbox.azure_devops.approvals import MONTH, Answer, Denied
 from sandbox.azure_devops.changes import Changes
 from sandbox.azure_devops.hooks import Hooks
 from sandbox.azure_devops.orchestrator import Orchestrator, Places, RunJob, predefined
@@ -21,9 +21,10 @@ from sandbox.azure_devops.records import Approval, Check, Environment, Pipeline,
 from sandbox.azure_devops.release_engine import ReleaseEngine
 from sandbox.azure_devops.releases import ReleaseStore
 from sandbox.azure_devops.repository import MAIN, Repository
-from sandbox.azure_devops.views import MEMBERS, SERVICE
+from sandbox.azure_devops.views import SERVICE
 from sandbox.names import (
     ADA,
+    ADO_MEMBERS,
     AGENT,
     BOT,
     GRACE,
@@ -38,7 +39,6 @@ from sandbox.names import (
     SUBSCRIPTION,
     WORKSPACE,
     Character,
-    Group,
 )
 from sandbox.tokens import AZURE_DEVOPS
 from sandbox.world import World
@@ -46,10 +46,9 @@ from sandbox.world import World
 FILE = "deploy/pipelines/azure-pipelines.yml"
 RELEASE_FILE = "deploy/pipelines/deploy-webservice.json"
 INSTRUCTIONS = "Compare the candidate with the champion, look at QA's smoke test, then decide. Reject with a reason."
-MONTH = 43200  # minutes: the longest that an approval may wait
 
 # Who may do what; everybody in the organisation may look.
-QUEUE = frozenset(who.oid for who in MEMBERS if who is not AGENT)
+QUEUE = frozenset(who.oid for who in ADO_MEMBERS if who is not AGENT)
 ADMINISTER = frozenset({BOT.oid, GRACE.oid})
 
 Compile = Callable[[Path, str, Mapping[str, str], Mapping[str, str]], Plan]
@@ -62,6 +61,7 @@ class Project:
         folder = world.folder / "azure-devops"
         self.store = Store(world.state)
         self.faults = world.faults
+        self._unlicensed = world.state.table("ado.unlicensed")
         self.changes = Changes()
         releases = ReleaseStore(world.state)
         self.hooks = Hooks(self.store, releases, world.faults, self.changes)
@@ -185,26 +185,45 @@ class Project:
         self.orchestrator.decide(approval, who, answer)
         return approval
 
-    def protect(self, environment: str, approvers: Sequence[Character | Group], *, requester_may: bool = False, **settings: Any) -> None:
-        """Let these people and groups decide on what goes to an environment, from the next run on; `settings` are fields of its check."""
-        for check in self.store.checks:
-            of = self.store.environments.get(check.environment)
-            if of is not None and of.name == environment:
-                made = replace(check, approvers=[who.oid for who in approvers], requester_excluded=not requester_may, **settings)
-                self.store.checks.keep(check.id, made)
+    def environment(self, name: str) -> Environment:
+        """The environment of that name. Raises Denied."""
+        found = self.store.environment(name)
+        if found is None:
+            raise Denied(404, "EnvironmentNotFoundException", f"Environment {name} does not exist or has been deleted.")
+        return found
+
+    def check(self, who: Character, wanted: Check) -> Check:
+        """Add an approval check to an environment, or change the one of that number, for whoever is asked from then on. Raises Denied."""
+        self.administer(who)
+        approvals.validate(wanted)
+        made = wanted if wanted.id else replace(wanted, id=self.store.state.next("ado.check"))
+        self.store.checks.keep(made.id, made)
+        self.changes.happened()
+        return made
 
     def remove_environment(self, who: Character, name: str) -> None:
         """Delete an environment; what waits for it fails. Raises Denied."""
         _allow(who, ADMINISTER, "Administer environments", f"for environment {name}")
-        found = self.store.environment(name)
-        if found is None:
-            raise Denied(404, "EnvironmentNotFoundException", f"Environment {name} does not exist or has been deleted.")
+        found = self.environment(name)
         found.deleted = True
         self.store.environments.keep(found.id, found)
         for check in self.store.checks:
             if check.environment == found.id:
                 self.store.checks.drop(check.id)
         self.orchestrator.environment_removed(found)
+        self.changes.happened()
+
+    @property
+    def unlicensed(self) -> Collection[str]:
+        """The ids of members who have no licence: every call of theirs is refused."""
+        return self._unlicensed
+
+    def license(self, who: Character, *, licensed: bool) -> None:
+        """Give a member a licence, or take it away; it stays so over restarts."""
+        if licensed:
+            self._unlicensed.pop(who.oid, None)
+        else:
+            self._unlicensed[who.oid] = True
 
     def administer(self, who: Character) -> None:
         """Whether the person may edit subscriptions, checks and the permissions of environments. Raises Denied."""

@@ -12,13 +12,12 @@ from typing import Any
 
 from sandbox.azure_devops import tasks
 from sandbox.azure_devops.plan import PlanJob, PlanStep
-from sandbox.azure_devops.views import MEMBERS
-from sandbox.names import ADO_GROUPS, PROJECT_ID
+from sandbox.names import ADO_GROUPS, ADO_MEMBERS, PROJECT_ID
 
 Json = dict[str, Any]
 
 # Who may be an approver.
-IDENTITIES = frozenset({*(who.oid for who in MEMBERS), *(group.oid for group in ADO_GROUPS)})
+IDENTITIES = frozenset({*(who.oid for who in ADO_MEMBERS), *(group.oid for group in ADO_GROUPS)})
 MONTH = 43200  # minutes: how long an approval waits where its options do not say
 # Tasks are named by their ids here. https://learn.microsoft.com/azure/devops/pipelines/tasks/reference/
 BASH = "6c731c3c-3c68-459a-a5c9-bde6e6595b5b"

@@ -16,8 +16,8 @@ from sandbox.azure_devops.orchestrator import Places
 from sandbox.azure_devops.project import Project
 from sandbox.azure_devops.records import Step
 from sandbox.azure_devops.releases import Release, ReleaseApproval, ReleaseDeployment, ReleaseStage
-from sandbox.azure_devops.views import MEMBERS, name_of
-from sandbox.names import ADO_GROUPS, AGENT, Character
+from sandbox.azure_devops.views import name_of
+from sandbox.names import Character
 
 PATH = "/_releaseProgress"
 _LOGS = "release-environment-logs"
@@ -99,7 +99,7 @@ class ReleasePages:
             request,
             "release.html",
             asks=[ask for stage in release.stages for one in stage.deployments for ask in self._asks(request, release, stage, one)],
-            identities=_identities(),
+            identities=show.identities(),
             approvals_of_release=self._store.approvals_of,
             attached=[(stage, one, file) for stage in release.stages for one in stage.deployments for file in one.attachments],
             **shared,
@@ -196,12 +196,6 @@ def why(release: Release) -> str:
 
 
 _SHOWN: dict[str, Any] = {"stage_mood": mood, "stage_words": words, "why": why, "name_of": name_of}
-
-
-def _identities() -> list[tuple[str, str]]:
-    """To whom an approval can be handed over: ids and names."""
-    people = [(who.oid, who.name) for who in MEMBERS if who is not AGENT]
-    return people + [(group.oid, name_of(group.oid)) for group in ADO_GROUPS]
 
 
 def _interesting(steps: list[tuple[ReleaseStage, ReleaseDeployment, Step]]) -> tuple[ReleaseStage, ReleaseDeployment, Step] | None:

@@ -30,9 +30,9 @@ from sandbox.azure_devops.releases import (
     allow,
     groups_of,
 )
-from sandbox.azure_devops.views import MEMBERS, collection, name_of
+from sandbox.azure_devops.views import collection, name_of
 from sandbox.azure_devops.wire import ApiError, Call, Handler, Location, Scopes, ok, route
-from sandbox.names import ADO_GROUPS
+from sandbox.names import ADO_GROUPS, ADO_MEMBERS
 
 ThingT = TypeVar("ThingT")
 
@@ -368,9 +368,7 @@ class ReleaseRest:
         if not any(step.log == number and step.state == "completed" for step in steps):
             raise ApiError(404, "ReleaseManagementObjectNotFoundException", f"There is no log of a task {number} here.")
         text = await asyncio.to_thread(self._engine.places.log(release.id, number).read_text, "utf-8", "replace")
-        first, last = call.query.get("startline", ""), call.query.get("endline", "")
-        lines = text.splitlines()[max(int(first) - 1, 0) if first.isdigit() else 0 : int(last) if last.isdigit() else None]
-        return web.Response(text="".join(f"{line}\r\n" for line in lines), content_type="text/plain")
+        return web.Response(text="".join(f"{line}\r\n" for line in call.between(text.splitlines())), content_type="text/plain")
 
     async def _folders(self, _: Call) -> web.Response:
         return ok(collection([{"path": "\\"}]))
@@ -449,7 +447,7 @@ def _assignee(text: str) -> str | None:
     """The id of the person that a filter names, by id, display name or mail address; None where there is no filter. Raises ApiError."""
     if not text:
         return None
-    for who in MEMBERS:
+    for who in ADO_MEMBERS:
         if text.lower() in {who.oid, who.name.lower(), who.email.lower()}:
             return who.oid
     raise ApiError(400, "InvalidRequestException", f"There is no identity {text} here.")

@@ -15,14 +15,13 @@ from typing import Any
 from sandbox.azure_devops.approvals import Denied
 from sandbox.azure_devops.records import Job, Shelf, new_id
 from sandbox.azure_devops.release_definitions import IDENTITIES, Approvers, Blueprint, read
-from sandbox.azure_devops.views import MEMBERS
-from sandbox.names import ADO_GROUPS, AGENT, BOT, CONTRIBUTORS, GRACE, Character
+from sandbox.names import ADO_GROUPS, ADO_MEMBERS, AGENT, BOT, CONTRIBUTORS, GRACE, Character
 from sandbox.state import State
 
 Json = dict[str, Any]
 
 # Who may do what with releases; the build agent's identity may not even look.
-VIEW = frozenset(who.oid for who in MEMBERS if who is not AGENT)
+VIEW = frozenset(who.oid for who in ADO_MEMBERS if who is not AGENT)
 DEPLOY = frozenset({*CONTRIBUTORS.members, BOT.oid})  # create releases, deploy, cancel, abandon
 APPROVERS = frozenset({BOT.oid, GRACE.oid})  # manage release approvers: hand an approval to somebody else
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -16,17 +17,17 @@ from typing import TypeVar
 from aiohttp import web
 
 from sandbox.azure_devops import events, hooks, release_events, views
-from sandbox.azure_devops.approvals import Answer, Denied
+from sandbox.azure_devops.approvals import MONTH, ORDERS, Answer, Denied
 from sandbox.azure_devops.hooks import BadSubscription, Notification, Subscription
 from sandbox.azure_devops.packing import packed
 from sandbox.azure_devops.plan import BadPipeline
-from sandbox.azure_devops.project import MONTH, Project
+from sandbox.azure_devops.project import Project
 from sandbox.azure_devops.records import Approval, Check, Environment, Pipeline, Run, TestRun, now
 from sandbox.azure_devops.release_rest import ReleaseRest
 from sandbox.azure_devops.repository import MAIN, NoSuchThing
 from sandbox.azure_devops.views import Json, collection
-from sandbox.azure_devops.wire import ApiError, Call, Location, Scopes, ok, route
-from sandbox.names import ADO_GROUPS, BOT, COLLECTION_ID, PROJECT, PROJECT_ID, REPOSITORY_ID, Character, Group
+from sandbox.azure_devops.wire import ApiError, Call, Location, Scopes, listing, mapping, moment, ok, route, whole
+from sandbox.names import ADO_GROUPS, ADO_MEMBERS, BOT, COLLECTION_ID, PROJECT, PROJECT_ID, REPOSITORY_ID, Character, Group
 
 DEV, VSRM, VSSPS = "dev.azure.com", "vsrm.dev.azure.com", "vssps.dev.azure.com"
 
@@ -186,7 +187,7 @@ class Rest:
         return ok(views.project())
 
     async def _identities(self, call: Call) -> web.Response:
-        everybody = {who.oid: who for who in views.MEMBERS} | views.GROUPS
+        everybody = {who.oid: who for who in ADO_MEMBERS} | views.GROUPS
         members = call.query.get("querymembership", "none").lower() != "none"
         if asked := call.values.get("identityId"):
             who = call.who if asked == "me" else everybody.get(asked.lower())
@@ -258,8 +259,8 @@ class Rest:
 
     async def _queue_build(self, call: Call) -> web.Response:
         body = call.document()
-        number = (body.get("definition") or {}).get("id") or call.query.get("definitionid") or 0
-        pipeline = self._pipeline(int(number))
+        number = mapping(body.get("definition"), "definition").get("id") or call.query.get("definitionid") or 0
+        pipeline = self._pipeline(whole(number, "definition.id", 0))
         with _refusals():
             run = await self._project.queue(
                 pipeline,
@@ -315,8 +316,7 @@ class Rest:
         number = call.number("logId")
         _one_of(await asyncio.to_thread(self._finished_logs, run), number, lambda log: log["id"])
         lines = await asyncio.to_thread(_lines, self._project.places.log(run.id, number))
-        first, last = call.query.get("startline", ""), call.query.get("endline", "")
-        chosen = lines[max(int(first) - 1, 0) if first.isdigit() else 0 : int(last) if last.isdigit() else None]
+        chosen = call.between(lines)
         if call.accepts == "text/plain":
             return web.Response(text="".join(f"{line}\r\n" for line in chosen), content_type="text/plain")
         if call.accepts == "application/zip":
@@ -386,7 +386,7 @@ class Rest:
         expand = frozenset({"steps", "permissions"})
         decided = []
         for update in call.body:
-            answer = _answer_of(update)
+            answer = _answer_of(mapping(update, "An update of an approval"))
             before = self._store.approvals.get(answer.id)
             if before is not None and self._project.faults.take("ado.200_unchanged") is not None:
                 decided.append(before)
@@ -400,29 +400,25 @@ class Rest:
         if "id" in call.values:
             found = self._check(call.number("id"))
             return ok(views.check(found, self._environment(found.environment), settings=settings))
-        kind, place = call.query.get("resourcetype", "environment"), call.query.get("resourceid", "")
-        listed = [one for one in self._store.checks if kind == "environment" and place in {"", str(one.environment)}]
+        kind, place = call.query.get("resourcetype", "environment"), call.asked("resourceId", 0)
+        listed = [one for one in self._store.checks if kind == "environment" and place in {0, one.environment}]
         return ok(collection(views.check(one, self._environment(one.environment), settings=settings) for one in listed))
 
     async def _add_check(self, call: Call) -> web.Response:
         body = call.document()
-        resource = body.get("resource") or {}
-        if (body.get("type") or {}).get("id") != views.APPROVAL_CHECK or resource.get("type") != "environment":
+        resource = mapping(body.get("resource"), "resource")
+        if mapping(body.get("type"), "type").get("id") != views.APPROVAL_CHECK or resource.get("type") != "environment":
             raise ApiError(400, "CheckConfigurationException", "The sandbox knows one kind of check: the approval of an environment.")
-        environment = self._environment(int(resource.get("id") or 0))
+        environment = self._environment(whole(resource.get("id"), "resource.id", 0))
         with _refusals():
-            self._project.administer(call.who)
-        check = _check_of(self._store.state.next("ado.check"), environment.id, body, call.who)
-        self._store.checks.keep(check.id, check)
+            check = self._project.check(call.who, _check_of(environment.id, body, call.who))
         return ok(views.check(check, environment, settings=True))
 
     async def _update_check(self, call: Call) -> web.Response:
         old = self._check(call.number("id"))
+        made = replace(_check_of(old.environment, call.document(), call.who), id=old.id, created=old.created, created_by=old.created_by)
         with _refusals():
-            self._project.administer(call.who)
-        made = _check_of(old.id, old.environment, call.document(), call.who)
-        made.created, made.created_by = old.created, old.created_by
-        self._store.checks.keep(made.id, made)
+            self._project.check(call.who, made)
         return ok(views.check(made, self._environment(made.environment), settings=True))
 
     async def _delete_check(self, call: Call) -> web.Response:
@@ -462,10 +458,10 @@ class Rest:
             if sha := call.values.get("commitId"):
                 commit = await asyncio.to_thread(repository.commit, sha)
                 changes = await asyncio.to_thread(repository.changes, commit.sha)
-                return ok(views.commit(commit, changes[: int(call.query.get("changecount") or 100)]))
+                return ok(views.commit(commit, changes[: call.asked("changeCount", 100)]))
             asked = {name.removeprefix("searchcriteria."): value for name, value in call.query.items()}
             start = asked.get("itemversion.version") or MAIN
-            found = await asyncio.to_thread(repository.commits, start, int(asked.get("$top") or asked.get("top") or 100))
+            found = await asyncio.to_thread(repository.commits, start, whole(asked.get("$top") or asked.get("top"), "$top", 100))
         return ok(collection(views.commit(commit) for commit in found))
 
     async def _changes(self, call: Call) -> web.Response:
@@ -498,10 +494,10 @@ class Rest:
         listed: Iterable[TestRun] = self._store.tests
         if uri := call.query.get("builduri"):
             listed = [one for one in listed if f"vstfs:///build/build/{one.run}" == uri.lower()]
-        if numbers := call.names("buildids"):
-            listed = [one for one in listed if str(one.run) in numbers]
+        if numbers := call.numbers("buildIds"):
+            listed = [one for one in listed if one.run in numbers]
         found = list(listed)
-        skip = int(call.query.get("skip") or 0)
+        skip = call.asked("skip", 0)
         return ok(collection(views.test_run(one) for one in found[skip : skip + call.top()]))
 
     async def _test_results(self, call: Call) -> web.Response:
@@ -510,7 +506,7 @@ class Rest:
             return ok(_one_of(results, call.number("testCaseResultId"), lambda result: result["id"]))
         outcomes = call.names("outcomes")
         chosen = [result for result in results if not outcomes or result["outcome"].lower() in outcomes]
-        skip = int(call.query.get("skip") or 0)
+        skip = call.asked("skip", 0)
         return ok(collection(chosen[skip : skip + call.top()]))
 
     async def _subscriptions(self, call: Call) -> web.Response:
@@ -552,7 +548,7 @@ class Rest:
                 raise ApiError(404, "NotificationNotFoundException", f"The notification {call.values['notificationId']} was not found.")
             return ok(hooks.notification_view(found, subscription, details=True))
         status, result = call.query.get("status", "").lower(), call.query.get("result", "").lower()
-        limit = int(call.query.get("maxresults") or 100)
+        limit = call.asked("maxResults", 100)
         chosen = [one for one in history if status in {"", one.status.lower()} and result in {"", one.result}]
         return ok(collection(hooks.notification_view(one, subscription, details=True) for one in chosen[:limit]))
 
@@ -561,7 +557,7 @@ class Rest:
         here = {one.id: one for one in self._project.hooks.subscriptions(_host(call))}
         asked = {str(key).lower() for key in body.get("subscriptionIds") or here}
         chosen = [one for one in self._project.hooks.everything() if one.subscription in here and _in_query(one, body, asked)]
-        limit, each = int(body.get("maxResults") or 100), int(body.get("maxResultsPerSubscription") or 100)
+        limit, each = (whole(body.get(name), name, 100) for name in ("maxResults", "maxResultsPerSubscription"))
         kept = [one for one in chosen if sum(other.subscription == one.subscription and other.id >= one.id for other in chosen) <= each]
         details = bool(body.get("includeDetails"))
         results = [hooks.notification_view(one, here[one.subscription], details=details) for one in kept[:limit]]
@@ -661,18 +657,20 @@ def _refusals() -> Iterator[None]:
 
 def _answer_of(update: Json) -> Answer:
     """One update of a list. Raises ApiError."""
-    later, to = update.get("deferredTo"), update.get("reassignTo") or {}
-    try:
-        until = datetime.fromisoformat(str(later)) if later else None
-    except ValueError:
-        raise ApiError(400, "InvalidRequestContentException", f"deferredTo is not a time: {later}") from None
+    to, part = (mapping(update.get(name), name) for name in ("reassignTo", "assignedApprover"))
     return Answer(
         id=str(update.get("approvalId", "")).lower(),
         status=str(update.get("status") or ""),
         comment=str(update.get("comment") or ""),
-        until=until if until is None or until.tzinfo else until.replace(tzinfo=UTC),
-        to=str(to.get("id") or "").lower() if isinstance(to, dict) else "",
+        until=moment(update.get("deferredTo"), "deferredTo"),
+        to=_id_of(to),
+        part=_id_of(part),
     )
+
+
+def _id_of(reference: object) -> str:
+    """The id in an IdentityRef of a body."""
+    return str(mapping(reference, "An identity").get("id") or "").lower()
 
 
 def _host(call: Call) -> str:
@@ -736,7 +734,7 @@ def _check_repository(call: Call) -> None:
 def _filtered(call: Call, runs: Sequence[Run]) -> list[Run]:
     """The builds a query asks for, in its order (by default the newest finish first, unfinished ones before them)."""
     statuses, results = set(call.names("statusfilter")), set(call.names("resultfilter"))
-    definitions, numbers = call.names("definitions"), call.names("buildids")
+    definitions, numbers = call.numbers("definitions"), call.numbers("buildIds")
     order = call.query.get("queryorder", "finishTimeDescending")
     by, newest_first = order.lower(), not order.lower().endswith("ascending")
     after, before = call.time("mintime"), call.time("maxtime")
@@ -749,8 +747,8 @@ def _filtered(call: Call, runs: Sequence[Run]) -> list[Run]:
     chosen = [
         run
         for run in runs
-        if (not definitions or str(run.pipeline) in definitions)
-        and (not numbers or str(run.id) in numbers)
+        if (not definitions or run.pipeline in definitions)
+        and (not numbers or run.id in numbers)
         and (not statuses or "all" in statuses or run.state.lower() in statuses)
         and (not results or (run.result or "none").lower() in results)
         and branch in {"", run.branch}
@@ -765,39 +763,37 @@ def _waits_for(approval: Approval, people: set[str]) -> bool:
     return any(step.approver in people for step in approval.steps)
 
 
-def _check_of(number: int, environment: int, body: Json, who: Character) -> Check:
-    """A check from a request. Raises ApiError."""
-    settings = body.get("settings") or {}
-    approvers = [str((one or {}).get("id", "")).lower() for one in settings.get("approvers") or []]
-    known = {*(member.oid for member in views.MEMBERS), *views.GROUPS}
-    if not approvers or any(approver not in known for approver in approvers):
-        raise ApiError(400, "CheckConfigurationException", "The specified identities are invalid.")
+def _check_of(environment: int, body: Json, who: Character) -> Check:
+    """A check from a request; it has no number yet. Raises ApiError."""
+    settings = mapping(body.get("settings"), "settings")
+    orders = {"": "anyOrder", "1": "anyOrder", "2": "inSequence"} | {order.lower(): order for order in ORDERS}
+    order = str(settings.get("executionOrder") or "")
     at = now()
     return Check(
-        id=number,
+        id=0,
         environment=environment,
-        approvers=approvers,
-        minimum=int(settings.get("minRequiredApprovers") or 0),
-        execution_order="inSequence" if str(settings.get("executionOrder")).lower() in {"insequence", "2"} else "anyOrder",
+        approvers=[_id_of(one) for one in listing(settings.get("approvers"), "approvers")],
+        minimum=whole(settings.get("minRequiredApprovers"), "minRequiredApprovers", 0),
+        execution_order=orders.get(order.lower(), order),
         instructions=str(settings.get("instructions") or ""),
         requester_excluded=bool(settings.get("requesterCannotBeApprover")),
-        timeout=min(int(body.get("timeout") or MONTH), MONTH),
+        timeout=whole(body.get("timeout"), "timeout", MONTH) or MONTH,
         created=at,
         created_by=who.oid,
         modified=at,
         modified_by=who.oid,
-        blocked=[str((one or {}).get("id", "")).lower() for one in settings.get("blockedApprovers") or []],
+        blocked=[_id_of(one) for one in listing(settings.get("blockedApprovers"), "blockedApprovers")],
     )
 
 
 def _in_query(one: Notification, body: Json, subscriptions: set[str]) -> bool:
-    first, last = body.get("minCreatedDate"), body.get("maxCreatedDate")
+    first, last = (moment(body.get(name), name) for name in ("minCreatedDate", "maxCreatedDate"))
     return (
         one.subscription in subscriptions
         and body.get("status") in (None, one.status)
         and body.get("resultType") in (None, one.result)
-        and (not first or one.created >= datetime.fromisoformat(str(first)))
-        and (not last or one.created <= datetime.fromisoformat(str(last)))
+        and (first is None or one.created >= first)
+        and (last is None or one.created <= last)
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sandbox.azure_devops.records import Approval, Job, Run, Stage, Step
-from sandbox.azure_devops.views import KNOWN, name_of
+from sandbox.azure_devops.records import Approval, ApprovalStep, Check, Job, Run, Stage, Step
+from sandbox.azure_devops.views import GROUPS, KNOWN, name_of
+from sandbox.names import ADO_GROUPS, ADO_MEMBERS, AGENT
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _STAMPED = re.compile(r"^(\d{4}-\d\d-\d\dT[\d:.]+Z) ?(.*)$")
@@ -103,6 +104,44 @@ def waits_for(approvals: Collection[Approval]) -> str:
     """What a waiting stage waits for."""
     people = [name_of(step.approver) for one in approvals for step in one.steps if step.status == "pending"]
     return f"Waiting for {' or '.join(people)}" if people else "Waiting"
+
+
+def identities() -> list[tuple[str, str]]:
+    """Who can be an approver: ids and names."""
+    people = [(who.oid, who.name) for who in ADO_MEMBERS if who is not AGENT]
+    return people + [(group.oid, name_of(group.oid)) for group in ADO_GROUPS]
+
+
+def members_of(id: str) -> str:
+    """Who answers for a group; nothing for a person."""
+    return ", ".join(name_of(member) for member in GROUPS[id].members) if id in GROUPS else ""
+
+
+def part_mood(step: ApprovalStep) -> str:
+    """The icon of one part of an approval."""
+    moods = {"pending": "waiting", "uninitiated": "pending", "deferred": "queued", "approved": "succeeded", "timedOut": "failed"}
+    return moods.get(step.status, step.status)
+
+
+def part_words(step: ApprovalStep) -> str:
+    """What became of one part of an approval, so far."""
+    match step.status:
+        case "approved" | "rejected":
+            return f"{step.status.capitalize()} by {name_of(step.actual)}"
+        case "deferred" if step.deferred:
+            return f"Approved by {name_of(step.actual)}, as of {step.deferred:%d %b %Y, %H:%M} UTC"
+        case _:
+            return {"pending": "Waiting", "uninitiated": "Not yet their turn", "timedOut": "Timed out"}.get(
+                step.status, step.status.capitalize()
+            )
+
+
+def how_many(of: Approval | Check) -> str:
+    """How many have to approve, in which order, and who may not."""
+    everybody = len(of.steps) if isinstance(of, Approval) else len(of.approvers)
+    count = f"{of.minimum} of {everybody} must approve" if of.minimum else "All must approve"
+    order = "one after the other" if of.execution_order == "inSequence" else "in any order"
+    return f"{count}, {order}{'; whoever requested the run may not' if of.requester_excluded else ''}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from sandbox.azure_devops.approvals import mine_of, permissions
+from sandbox.azure_devops.approvals import permissions, step_permissions
 from sandbox.azure_devops.records import (
     Approval,
     ApprovalStep,
@@ -35,7 +35,6 @@ from sandbox.names import (
     AGENT,
     BOT,
     COLLECTION_ID,
-    LINUS,
     ORGANIZATION,
     PEOPLE,
     PROJECT,
@@ -55,9 +54,6 @@ SERVICE = Character("", "Microsoft.VisualStudio.Services.TFS", "", "00000002-000
 # Who makes a release of a build that is tagged for it: the release service itself.
 RELEASE_SERVICE = Character("", "Microsoft.VisualStudio.Services.ReleaseManagement", "", "0000000d-0000-8888-8000-000000000000")
 KNOWN = {who.oid: who for who in (*PEOPLE, BOT, AGENT, SERVICE, RELEASE_SERVICE)}
-# Guests have an account in the tenant and none in the organisation; so has Linus.
-MEMBERS = (*(person for person in PEOPLE if not person.guest and person is not LINUS), BOT, AGENT)
-
 GROUPS = {group.oid: group for group in ADO_GROUPS}
 
 APPROVAL_CHECK = "8c6f20a7-a545-4486-9777-f762fafe0d4d"
@@ -535,10 +531,10 @@ def approval(record: Approval, store: Store, who: Character, expand: frozenset[s
         },
     }
     if "steps" in expand:
-        mine = permissions(record, who, of.requested_for) if "permissions" in expand else None
-        own = set(mine_of(record, who))
-        rights = [mine if step.order in own else "view" for step in record.steps] if mine is not None else [None] * len(record.steps)
-        document["steps"] = [approval_step(step, right) for step, right in zip(record.steps, rights, strict=True)]
+        document["steps"] = [
+            approval_step(step, step_permissions(record, step, who, of.requested_for) if "permissions" in expand else None)
+            for step in record.steps
+        ]
     if "permissions" in expand:
         document["permissions"] = permissions(record, who, of.requested_for)
     return document

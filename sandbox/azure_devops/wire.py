@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,9 +14,9 @@ from typing import Any
 from aiohttp import web
 
 from sandbox.azure_devops.records import new_id
-from sandbox.azure_devops.views import MEMBERS, Json
+from sandbox.azure_devops.views import Json
 from sandbox.faults import Faults
-from sandbox.names import ORGANIZATION, PROJECT, PROJECT_ID, TENANT, Character
+from sandbox.names import ADO_MEMBERS, ORGANIZATION, PROJECT, PROJECT_ID, TENANT, Character
 from sandbox.tokens import AZURE_DEVOPS, BadToken, Tokens
 
 # What some scopes include. https://learn.microsoft.com/azure/devops/integrate/get-started/authentication/oauth#scopes
@@ -35,12 +35,13 @@ _SIGN_IN = """<!DOCTYPE html>
 """
 
 
-# What it may be told to answer (`ado.409`), each for one method if wanted.
+# What it may be told to answer (`ado.409`), each for one method if wanted; only what writes can conflict.
 _REFUSALS: Mapping[int, tuple[str, str, str]] = {
     403: ("ado.403", "AccessDeniedException", "Access denied: you need permission for this. Contact your administrator."),
     409: ("ado.409", "ConcurrentUpdateException", "The item was changed by another request at the same moment."),
     500: ("ado.500", "VssServiceException", "TF30063: An unexpected error occurred."),
 }
+_LARGEST = 2**31 - 1  # numbers of the service have 32 bits
 
 
 class ApiError(Exception):
@@ -85,19 +86,23 @@ class Call:
 
     def top(self, default: int = 1000) -> int:
         """How many are asked for at most."""
-        text = self.query.get("top", "")
-        return int(text) if text.isdigit() else default
+        return self.asked("top", default)
+
+    def asked(self, name: str, default: int) -> int:
+        """A number of the query. Raises ApiError."""
+        return whole(self.query.get(name.lower()), name, default)
+
+    def numbers(self, name: str) -> frozenset[int]:
+        """A list of numbers of the query; empty where it is not given. Raises ApiError."""
+        return frozenset(whole(word, name, 0) for word in self.names(name.lower()))
+
+    def between(self, lines: Sequence[str]) -> Sequence[str]:
+        """Those from `startLine` to `endLine`, which count from 1. Raises ApiError."""
+        return lines[max(self.asked("startLine", 1) - 1, 0) : self.asked("endLine", len(lines))]
 
     def time(self, name: str) -> datetime | None:
         """A time of the query; None where it is not given. Raises ApiError."""
-        text = self.query.get(name)
-        if not text:
-            return None
-        try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            raise ApiError(400, "InvalidArgumentValueException", f"The value of {name} is not a time: {text}") from None
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
+        return moment(self.query.get(name), name)
 
     def names(self, name: str) -> tuple[str, ...]:
         """A list of the query, in lower case; empty where it is not given."""
@@ -146,7 +151,7 @@ class Location:
             if name in {"area", "resource"}:
                 parts.append("/" + re.escape({"area": self.area, "resource": self.resource}[name]))
                 continue
-            kind = r"\d+" if name in _NUMBERS else r"[^/]+"
+            kind = r"[0-9]{1,10}" if name in _NUMBERS else r"[^/]+"
             optional = name == "project" or place == len(segments) - 1
             parts.append(f"(?:/(?P<{name}>{kind})){'?' if optional else ''}")
         return re.compile("".join(parts) + "/?$", re.IGNORECASE)
@@ -182,8 +187,9 @@ _NUMBERS = frozenset(
 class Host:
     """One host of Azure DevOps: lets requests in, finds their handler, and dresses its answers."""
 
-    def __init__(self, locations: Sequence[Location], tokens: Tokens, faults: Faults) -> None:
+    def __init__(self, locations: Sequence[Location], tokens: Tokens, faults: Faults, unlicensed: Collection[str]) -> None:
         self._locations = locations
+        self._unlicensed = unlicensed
         self._tokens = tokens
         self._faults = faults
 
@@ -244,8 +250,10 @@ class Host:
             principal = self._tokens.check(given, AZURE_DEVOPS)
         except BadToken as bad:
             raise _sign_in(str(bad)) from None
-        if principal.who not in MEMBERS:
+        if principal.who not in ADO_MEMBERS:
             raise unauthorized(principal.who)
+        if principal.who.oid in self._unlicensed:
+            raise ApiError(401, "UnauthorizedRequestException", unlicensed(principal.who))
         return principal.who, principal.scopes
 
     async def _misbehave(self, request: web.Request) -> web.Response | None:
@@ -262,7 +270,8 @@ class Host:
         if self._faults.take("ado.503") is not None:
             return web.Response(status=503, text="The service is unavailable.", content_type="text/html")
         for status, (name, key, said) in _REFUSALS.items():
-            if self._faults.take(name, method=request.method) is not None:
+            possible = status != 409 or request.method != "GET"
+            if possible and self._faults.take(name, method=request.method) is not None:
                 return failure(status, key, said)
         if self._faults.take("ado.html") is not None:
             return web.Response(status=203, text=_SIGN_IN, content_type="text/html")
@@ -301,6 +310,50 @@ def failure(status: int, key: str, message: str) -> web.Response:
 def unauthorized(who: Character) -> ApiError:
     """Somebody who is nobody here, or whose token does not reach so far."""
     return ApiError(401, "UnauthorizedRequestException", f"TF400813: The user '{who.oid}' is not authorized to access this resource.")
+
+
+def unlicensed(who: Character) -> str:
+    """What a member without a licence is told.
+
+    The words are ours, and so is the code in front of them: which calls the service answers in which words without a licence is documented
+    nowhere. What tells it from no membership (TF400813, 401, too) is the access level that it asks for.
+    """
+    return f"VS403366: {who.name} is a member of the organization and needs the Basic access level or higher to perform this action."
+
+
+def whole(value: object, name: str, default: int) -> int:
+    """A number that came as one or as a text; the default where nothing came. Raises ApiError."""
+    if value is None or value == "":
+        return default
+    text = "" if isinstance(value, bool) else str(value)
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > _LARGEST:
+        raise ApiError(400, "InvalidArgumentValueException", f"The value '{value}' is not valid for {name}: it must be a whole number.")
+    return int(text)
+
+
+def mapping(value: object, name: str) -> Json:
+    """An object inside a body; empty where it is not given. Raises ApiError."""
+    if value is not None and not isinstance(value, dict):
+        raise ApiError(400, "InvalidRequestContentException", f"{name} must be an object.")
+    return value or {}
+
+
+def listing(value: object, name: str) -> list[Any]:
+    """A list inside a body; empty where it is not given. Raises ApiError."""
+    if value is not None and not isinstance(value, list):
+        raise ApiError(400, "InvalidRequestContentException", f"{name} must be a list.")
+    return value or []
+
+
+def moment(value: object, name: str) -> datetime | None:
+    """A time, in UTC where it names no zone; None where none is given. Raises ApiError."""
+    if value is None or value == "":
+        return None
+    try:
+        at = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ApiError(400, "InvalidArgumentValueException", f"The value of {name} is not a time: {value}") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _sign_in(why: str) -> NotSignedIn:

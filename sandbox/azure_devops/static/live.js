@@ -8,7 +8,8 @@ let known = document.body.dataset.stamp;
 function busy(part) {
   const focus = document.activeElement;
   if (part.contains(focus) && focus.matches("input, select, textarea")) return true;
-  return [...part.querySelectorAll("textarea, input")].some((field) => field.type !== "hidden" && field.value !== field.defaultValue);
+  const chosen = [...part.querySelectorAll("option")].some((option) => option.selected && !option.defaultSelected && option.index > 0);
+  return chosen || [...part.querySelectorAll("textarea, input")].some((field) => field.type !== "hidden" && field.value !== field.defaultValue);
 }
 
 function atEnd(tail) {
