@@ -179,6 +179,8 @@ class Play:
         match what:
             case "approve" | "reject":
                 await self.submits(what, who)
+            case "an old button":
+                await self.submits("approve", who, oldest=True)
             case "twice":
                 await asyncio.gather(self.submits("approve", who), self.submits("approve", GRACE.id))
             case "hook":
@@ -210,10 +212,10 @@ class Play:
             case _:
                 self.pipelines.fails.append(Uncertain("The answer was lost.") if what == "lost" else NotNow("Not now."))
 
-    async def submits(self, what: str, who: str) -> None:
+    async def submits(self, what: str, who: str, *, oldest: bool = False) -> None:
         self.sent += 1
-        newest = self.pipelines.waiting[480][-1] if self.sent % 3 else self.pipelines.waiting[480][0]
-        told = {"state": {"approval": str(ApprovalOf(newest.ref, newest.id, FACTS))}, "origin": {"channel": CHANNEL}}
+        asked = self.pipelines.waiting[480][0 if oldest else -1]
+        told = {"state": {"approval": str(ApprovalOf(asked.ref, asked.id, FACTS))}, "origin": {"channel": CHANNEL}}
         view = {
             "id": f"V{self.sent}",
             "callback_id": what,
@@ -247,7 +249,7 @@ class Play:
 
 
 HAPPENS = (
-    *("approve", "approve", "approve", "approve", "reject", "twice", "hook", "sweep", "restart", "there", "retry"),
+    *("approve", "approve", "approve", "an old button", "reject", "twice", "hook", "sweep", "restart", "there", "retry", "retry"),
     *("lock", "lock", "unlock", "champion", "lost", "busy", "later", "earlier"),
 )
 WHO = (GRACE.id, RADIA.id, GRACE.id, RADIA.id, ADA.id, ALAN.id, GUEST.id)
