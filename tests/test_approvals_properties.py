@@ -200,7 +200,7 @@ class Play:
             case "there":
                 self.answered_there(RADIA)
             case "retry":
-                self.retried()
+                self.retried(slow=who == GRACE.id)
             case "lock":
                 lock = Operation(f"lock-{len(self.store.operations)}", "lock", who, "prod", "held", {"reason": "x"}, self.now)
                 self.store.operations[lock.id] = lock
@@ -233,19 +233,15 @@ class Play:
             after = replace(newest, state=ApprovalState.APPROVED, steps=(*newest.steps, step))
             self.pipelines.waiting[480] = (*self.pipelines.waiting[480][:-1], after)
 
-    def retried(self) -> None:
+    def retried(self, *, slow: bool) -> None:
         """The stage is tried again: a new attempt, a new approval; the old one is over, or not yet where the service is slow."""
         run = self.pipelines.runs[480]
         attempt = max(stage.attempt for stage in run.stages) + 1
         stages = tuple(replace(one, attempt=attempt, state=State.WAITING) if one.name == "prod" else one for one in run.stages)
         self.pipelines.runs[480] = replace(run, stages=stages)
         known = self.pipelines.waiting[480]
-        over = (
-            list(known)
-            if self.sent % 2
-            else [replace(one, state=ApprovalState.CANCELED) if one.state is ApprovalState.PENDING else one for one in known]
-        )
-        self.pipelines.waiting[480] = (*over, replace(PENDING, id=f"a{attempt}", attempt=attempt))
+        over = [replace(one, state=ApprovalState.CANCELED) if one.state is ApprovalState.PENDING else one for one in known]
+        self.pipelines.waiting[480] = (*(known if slow else over), replace(PENDING, id=f"a{attempt}", attempt=attempt))
 
 
 HAPPENS = (
