@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bot.app import Work
@@ -253,6 +253,7 @@ steps = st.lists(st.tuples(st.sampled_from(HAPPENS), st.sampled_from(WHO)), min_
 
 
 @settings(max_examples=500, deadline=None)
+@example(1, 1, [("retry", GRACE.id), ("an old button", GRACE.id)])
 @given(st.sampled_from([1, 1, 2, 3]), st.sampled_from([1, 1, 2]), steps)
 def test_no_order_of_things_makes_a_write_that_was_not_allowed_or_two_for_one(
     minimum: int, needed: int, happens: list[tuple[str, str]]

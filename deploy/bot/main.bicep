@@ -1,10 +1,10 @@
 // Where the bot runs: a container app under its own managed identity, PostgreSQL that only it can reach, secrets in a key vault.
 //
 //   az deployment group create -g <group> -f deploy/bot/main.bicep -p image=<registry>.azurecr.io/callboard:<version> \
-//     registryName=<registry> vaultName=<vault> workspaceName=<workspace> databasePassword=<a long random one>
+//     registryName=<registry> vaultName=<vault> workspaceName=<workspace> entraClientId=<id> databasePassword=<a long random one>
 //
-// Beforehand the vault (with Azure RBAC) holds slack-bot-token, slack-signing-secret, hooks-password and hooks-secret, and with
-// socketMode=true slack-app-token. Afterwards add the identity (output identityName) to Azure DevOps as a user of the project.
+// Beforehand the vault (with Azure RBAC) holds slack-bot-token, slack-signing-secret, hooks-password, hooks-secret, entra-client-secret
+// and callboard-keys, and with socketMode=true slack-app-token. Afterwards add the identity (output identityName) to Azure DevOps as a user of the project.
 
 @description('Name of the app; what belongs to it is named after it.')
 @minLength(3)
@@ -30,6 +30,9 @@ param databaseUser string = 'callboard'
 @secure()
 param databasePassword string
 
+@description('The app registration that people sign in with: its application (client) ID. Its redirect URI is <url>/signin/callback.')
+param entraClientId string
+
 @description('Replicas share the database; one is enough for most teams.')
 @minValue(1)
 param replicas int = 1
@@ -41,7 +44,7 @@ var roles = {
   reader: 'acdd72a7-3385-48ef-bd42-f606fba81ae7'
 }
 var secretNames = concat(
-  ['slack-bot-token', 'slack-signing-secret', 'hooks-password', 'hooks-secret', 'database-url'],
+  ['slack-bot-token', 'slack-signing-secret', 'hooks-password', 'hooks-secret', 'entra-client-secret', 'callboard-keys', 'database-url'],
   socketMode ? ['slack-app-token'] : []
 )
 
@@ -229,6 +232,10 @@ resource app 'Microsoft.App/containerApps@2024-03-01' = {
               { name: 'HOOKS_USERNAME', value: hooksUsername }
               { name: 'HOOKS_PASSWORD', secretRef: 'hooks-password' }
               { name: 'HOOKS_SECRET', secretRef: 'hooks-secret' }
+              { name: 'ENTRA_TENANT', value: subscription().tenantId }
+              { name: 'ENTRA_CLIENT_ID', value: entraClientId }
+              { name: 'ENTRA_CLIENT_SECRET', secretRef: 'entra-client-secret' }
+              { name: 'CALLBOARD_KEYS', secretRef: 'callboard-keys' }
               { name: 'DATABASE_URL', secretRef: 'database-url' }
               { name: 'CALLBOARD_URL', value: 'https://${name}.${environment.properties.defaultDomain}' }
               { name: 'AZURE_CLIENT_ID', value: identity.properties.clientId } // which of its identities the bot signs in with
