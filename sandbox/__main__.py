@@ -12,6 +12,7 @@ from pathlib import Path
 from sandbox.demo import demo
 from sandbox.pictures import pictures
 from sandbox.story import story
+from sandbox.trust import Trust
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,10 +35,10 @@ def main(argv: list[str] | None = None) -> int:
         case "pictures":
             return asyncio.run(pictures(words.folder))
         case _ if words.folder is not None:
-            return asyncio.run(story(words.folder))
+            return asyncio.run(story(words.folder, Trust))
         case _:
             with tempfile.TemporaryDirectory(prefix="callboard-story-", ignore_cleanup_errors=True) as folder:
-                return asyncio.run(story(Path(folder)))
+                return asyncio.run(story(Path(folder), Trust))
 
 
 if __name__ == "__main__":

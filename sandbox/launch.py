@@ -30,7 +30,7 @@ class BotProcess:
         self._slack = slack
         self._entra = entra
         self._socket_mode = socket_mode
-        self._config = config or world.root / "callboard.toml"
+        self.config = config or world.root / "callboard.toml"
         self._process: asyncio.subprocess.Process | None = None
         self.data = world.folder / "bot"
         self.log = world.folder / "bot.log"
@@ -56,7 +56,7 @@ class BotProcess:
             "ENTRA_CLIENT_SECRET": self._entra.client_secret,
             "CALLBOARD_KEYS": self._key,
             "CALLBOARD_URL": self._world.bot_url,
-            "CALLBOARD_CONFIG": str(self._config),
+            "CALLBOARD_CONFIG": str(self.config),
             "CALLBOARD_DATA": str(self.data),
             "CALLBOARD_HOST": "127.0.0.1",
             "CALLBOARD_PORT": str(self.port),

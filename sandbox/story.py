@@ -25,7 +25,7 @@ from yarl import URL
 from sandbox.azure_devops.approvals import Denied
 from sandbox.entra.person import Browser
 from sandbox.launch import NotReadyError
-from sandbox.names import ADA, ALAN, BOT, CHANNEL, GRACE, GUEST, Character
+from sandbox.names import ADA, ALAN, BOT, CHANNEL, GRACE, GUEST, KATHERINE, RADIA, Character
 from sandbox.slack.person import Person
 from sandbox.town import Town, town
 
@@ -108,11 +108,16 @@ class Channel:
 
     def card(self, run: int) -> Message | None:
         """The living card of a run."""
-        return self._one([m for m in self.tops() if blocks(m, "plan") and _about(m, run)])
+        return self._one([m for m in self.tops() if blocks(m, "plan") and _about(m, run) and "releaseId=" not in words(m)])
 
     def prod(self, run: int) -> Message | None:
-        """The message that asks about Prod."""
-        return self._one([m for m in self.tops() if not blocks(m, "plan") and _about(m, run)])
+        """The message that asks about Prod, or its newest where a stage was tried again."""
+        asks = [m for m in self.tops() if not blocks(m, "plan") and _about(m, run) and "releaseId=" not in words(m)]
+        return self._one([m for m in asks if "glass" not in words(m)])
+
+    def release(self, release: int, fits: Callable[[Message], object]) -> Message | None:
+        """The newest message outside threads that is about a classic release, and fits."""
+        return next((m for m in reversed(self.tops()) if f"releaseId={release}" in words(m) and fits(m)), None)
 
     def thread(self, run: int, fits: Callable[[Message], object]) -> Message | None:
         """The reply under the run's card that fits."""
@@ -163,11 +168,23 @@ class Story:
         second = await self._breaks_in_training()
         await self._reject(second)
         await self._champion_kept()
+        await self.classic()
         third = await self._merge_to_main()
         await self._approve_in_azure_devops(third)
+        await self.rolls_back()
         await self._commands()
         await self._refusals()
+        await self.is_on_record()
         await self._ending()
+
+    async def classic(self) -> None:
+        """A classic release, from the build to Prod."""
+
+    async def rolls_back(self) -> None:
+        """Prod goes back to what it served before."""
+
+    async def is_on_record(self) -> None:
+        """The audit trail holds, and no secret is anywhere."""
 
     async def _opening(self) -> None:
         here = self._here
@@ -444,7 +461,8 @@ class Story:
 
     async def _merge_to_main(self) -> int:
         here = self._here
-        async with self._clock.step("A merge to main starts CI by itself; its card names the committer"):
+        async with self._clock.step("Two of three shall approve; a merge to main starts CI by itself; its card names the committer"):
+            here.azure.protect("prod", [GRACE, KATHERINE, RADIA], minimum=2)
             known = {run["id"] for run in here.azure.runs()}
             settings = (here.world.root / "callboard.toml").read_text()
             await here.azure.merge(ALAN, "Penalise ridge less", {"callboard.toml": improved(settings)})
@@ -456,17 +474,29 @@ class Story:
 
     async def _approve_in_azure_devops(self, run: int) -> None:
         here = self._here
-        async with self._clock.step("Alan may not approve in Azure DevOps, Grace does: the Slack message follows"):
+        async with self._clock.step("Grace approves in Slack: one of two, and Prod still waits"):
+            prod = await self._until_prod_asks(run)
+            view = await self._open(self._grace, prod, "approve")
+            must((await self._grace.fills(view, {"reason": "Fits the plan"})).accepted, "her answer is taken")
+
+            def one_of_two() -> bool:
+                asks = self._channel.prod(run)
+                return asks is not None and "1 of 2 have agreed: Grace Hopper" in words(asks) and "approve" in buttons(asks)
+
+            await self._channel.until("the card says that one of two has agreed", one_of_two, 30)
+        async with self._clock.step("Every hook is lost; Alan may not approve in Azure DevOps, Katherine does: the message follows"):
+            here.world.faults.arm("hooks.drop", -1)
             approval = next(a["id"] for a in here.azure.run(run)["approvals"] if a["status"] == "pending")
             try:
                 here.azure.approve_as(ALAN, approval, "approved", "me too")
                 raise Broken("Azure DevOps refuses who is no approver")
             except Denied:
                 pass
-            here.azure.approve_as(GRACE, approval, "approved", "Seen on the run's page")
+            here.azure.approve_as(KATHERINE, approval, "approved", "Seen on the run's page")
             decided = await self._until_decided(run, 60)
-            must("Grace Hopper" in words(decided) and "Seen on the run" in words(decided), f"who and why: {words(decided)}")
+            must("Katherine Johnson" in words(decided) and "Seen on the run" in words(decided), f"who and why: {words(decided)}")
         await self._prod_serves(run, version="3")
+        here.world.faults.arm("hooks.drop", 0)
 
     async def _commands(self) -> None:
         expected = {
@@ -603,15 +633,15 @@ async def _slack_error(call: Awaitable[object]) -> str:
     return "no error"
 
 
-async def story(folder: Path) -> int:
-    """Play the story in this folder; returns the exit code."""
+async def story(folder: Path, told: Callable[[Town, Clock], Story]) -> int:
+    """Play what is told in this folder; returns the exit code."""
     clock = Clock()
     logging.getLogger("sandbox.proxy").setLevel(logging.ERROR)  # the story provokes a refusal, and shows it
     print("Callboard's story, in the sandbox:", flush=True)
     try:
         async with town(folder) as here:
             try:
-                await Story(here, clock).tell()
+                await told(here, clock).tell()
             except Exception:
                 print(f"\n--- the end of {here.bot.log}\n{here.bot.tail()}", flush=True)
                 raise

@@ -38,6 +38,7 @@ class Entra:
         self._world = world
         self.rules = Rules(world.state, f"{world.bot_url}/signin/callback")
         self._key = _kept_key(world)
+        self.issued: list[str] = []  # every token and code of this session, for who looks whether any of them got out
         self._pages = Environment(
             loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -171,6 +172,9 @@ class Entra:
             document = {"error": error.error, "error_description": str(error), "error_codes": [error.code], "trace_id": "sandbox"}
             return _json(document, error.status)
         permissions = named(scopes)
+        access = self._world.tokens.issue(who, AZURE_DEVOPS, permissions, self.rules.lifetime)
+        token = self._id_token(who, nonce)
+        self.issued += [access, refresh, token]
         info = base64.urlsafe_b64encode(json.dumps({"uid": who.oid, "utid": TENANT}).encode()).rstrip(b"=").decode()
         return _json(
             {
@@ -178,9 +182,9 @@ class Entra:
                 "scope": " ".join(f"{AZURE_DEVOPS}/{name}" for name in permissions),
                 "expires_in": self.rules.lifetime,
                 "ext_expires_in": self.rules.lifetime,
-                "access_token": self._world.tokens.issue(who, AZURE_DEVOPS, permissions, self.rules.lifetime),
+                "access_token": access,
                 "refresh_token": refresh,
-                "id_token": self._id_token(who, nonce),
+                "id_token": token,
                 "client_info": info,
             }
         )
