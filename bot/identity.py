@@ -274,7 +274,7 @@ class EntraIdentities:
         closed = self._keys.close(self._owner(person), {"flow": flow})
         async with self._pool.connection() as connection, connection.transaction():
             await connection.execute(
-                "delete from signin where workspace = %s and person = %s and state <> 'done'", (self._workspace(), person)
+                "delete from signin where workspace = %s and person = %s and state = 'open'", (self._workspace(), person)
             )
             await connection.execute(
                 "insert into signin (id, workspace, person, delivery, state, secret) values (%s, %s, %s, %s, 'open', %s)",

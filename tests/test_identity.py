@@ -248,6 +248,16 @@ async def test_who_presses_twice_gets_one_link_and_what_was_asked_for_last_goes_
     assert [one.delivery for one in house.linked] == ["d2"]
 
 
+async def test_who_asks_again_while_signing_in_does_not_lose_what_was_begun(house: House) -> None:
+    async with Browser(house.world) as browser:
+        page = await browser.signs_in(await house.identities.link(ADA.slack, "d1"), ADA)
+        await house.identities.link(ADA.slack, "d2")
+        done = await browser.presses(page, "Link them")
+
+    assert "You are signed in" in done.text
+    assert [one.delivery for one in house.linked] == ["d1"]
+
+
 async def test_a_newer_link_ends_the_older_one(house: House) -> None:
     link = await house.identities.link(ADA.slack, "d1")
     async with house.database.pool.connection() as connection:
