@@ -42,12 +42,13 @@ class Tokens:
 
     def issue(self, who: Character, audience: str, scopes: tuple[str, ...] = (), lifetime: int = LIFETIME) -> str:
         """A token for the audience (a resource without `/.default`)."""
-        now = int(time.time())
+        moment = time.time()
+        now = int(moment)
         claims: dict[str, Any] = {
             "aud": audience,
             "iss": f"https://sts.windows.net/{TENANT}/",
             "iat": now,
-            "iat_ms": time.time() * 1000,
+            "issued": moment,  # finer than iat: who signs in again right after a revocation may do so in the same second
             "nbf": now,
             "exp": now + lifetime,
             "tid": TENANT,
@@ -76,6 +77,7 @@ class Tokens:
                 self._key,
                 algorithms=["HS256"],
                 audience=[a.rstrip("/") for a in audiences] + [a.rstrip("/") + "/" for a in audiences],
+                options={"require": ["issued", "exp"]},
             )
         except jwt.ExpiredSignatureError:
             raise BadToken("The access token expired.") from None
@@ -83,7 +85,7 @@ class Tokens:
             raise BadToken("The access token has been obtained for the wrong audience.") from None
         except jwt.InvalidTokenError:
             raise BadToken("The access token is invalid.") from None
-        if claims["iat_ms"] / 1000 <= self._revoked.get(claims["oid"], 0.0):
+        if claims["issued"] <= self._revoked.get(claims["oid"], 0.0):
             raise BadToken("The access token has been revoked.")
         who = self._people.get(claims["oid"])
         if who is None:
