@@ -8,9 +8,10 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from sandbox.entra.server import HOST, PREFIX
-from sandbox.names import Character
+from sandbox.names import HOSTS, Character
 from sandbox.world import World
+
+REDIRECTS = 10
 
 
 @dataclass
@@ -96,11 +97,24 @@ class Browser:
         return await self.presses(page, "Continue") if "One moment" in page.text else page
 
     async def _seen(self, method: str, url: str, form: dict[str, str] | None) -> Page:
+        for _ in range(REDIRECTS):
+            async with self._session.request(
+                method, self._local(url), data=form, headers={"Accept": "text/html"}, allow_redirects=False
+            ) as answer:
+                if answer.status in {301, 302, 303} and "Location" in answer.headers:
+                    method, url, form = "GET", urljoin(str(answer.url), answer.headers["Location"]), None
+                    continue
+                html = await answer.text()
+            reader = _Reader()
+            reader.feed(html)
+            return Page(answer.status, str(answer.url), html, " ".join(reader.words), reader.forms)
+        raise LookupError(f"{url} leads in circles.")
+
+    def _local(self, url: str) -> str:
+        """Where the address is on this machine. Raises LookupError."""
         parts = urlsplit(url)
-        if parts.hostname == HOST:
-            url = f"{self._world.page_url}{PREFIX}{parts.path}{'?' + parts.query if parts.query else ''}"
-        async with self._session.request(method, url, data=form, headers={"Accept": "text/html"}) as answer:
-            html = await answer.text()
-        reader = _Reader()
-        reader.feed(html)
-        return Page(answer.status, str(answer.url), html, " ".join(reader.words), reader.forms)
+        if parts.hostname in HOSTS:
+            return f"{self._world.page_url}/{parts.hostname}{parts.path}{'?' + parts.query if parts.query else ''}"
+        if parts.hostname not in {"127.0.0.1", "localhost"}:
+            raise LookupError(f"{url} is not of this world.")
+        return url
