@@ -55,6 +55,7 @@ class World:
         self.root = (root or Path.cwd()).resolve()  # the repository: what the pipeline checks out
         self.state = State(self.folder / "sandbox.sqlite3")
         self.tokens = Tokens(self.state)
+        self.token_lifetime = LIFETIME  # seconds that an access token of somebody who signs in lasts
         self.faults = Faults()
         self.authority = Authority(self.folder / "certificates")
         self.page_port = page_port

@@ -332,12 +332,12 @@ async def test_who_declines_is_told_that_nothing_was_linked(house: House) -> Non
 
 
 async def test_where_people_may_not_consent_the_administrators_address_is_shown(house: House) -> None:
-    house.entra.rules.allow_consent(allowed=False)
+    house.entra.user_consent(allowed=False)
 
     page = await house.signs_in(ADA)
 
     assert f"https://login.microsoftonline.com/{TENANT}/adminconsent?client_id={CLIENT_ID}" in page.text
-    house.entra.rules.allow_consent(allowed=True)
+    house.entra.user_consent(allowed=True)
     assert "You are signed in" in (await house.signs_in(ADA)).text
 
 
@@ -381,7 +381,7 @@ async def test_a_token_that_azure_devops_no_longer_takes_is_renewed_once(house: 
 
 
 async def test_tokens_are_renewed_in_time_by_one_replica_after_the_other(house: House) -> None:
-    house.entra.rules.lifetime = 60  # shorter than what we want a token to be good for
+    house.world.token_lifetime = 60  # shorter than what we want a token to be good for
     await house.signs_in(ADA)
     replicas = [house.identities, house.made(), house.made()]
 
