@@ -44,7 +44,7 @@ class Pipelines(Protocol):
         ...
 
     async def artifact(self, run_id: int, name: str) -> Mapping[str, bytes]:
-        """The files of a published artifact by their path inside it; empty while it is not there."""
+        """The files of a published artifact by their path inside it; empty while it is not there. Raises Gone where the run is not."""
         ...
 
     async def attached(self, release: Run, stage: str) -> Mapping[str, bytes]:

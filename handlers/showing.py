@@ -93,6 +93,18 @@ async def question(bot: Bot, run: Run, model: Model, approval: Approval, environ
     )
 
 
+async def handed_on(bot: Bot, run: Run) -> Mapping[str, bytes]:
+    """The files that the run, or the one that the release deploys, has handed on so far; none where that one is deleted."""
+    if run.thing is Thing.RUN:
+        return await bot.pipelines.artifact(run.id, "delivery")
+    if run.source is None:
+        return {}
+    try:
+        return await bot.pipelines.artifact(run.source, "delivery")
+    except Gone:  # runs are deleted after a while
+        return {}
+
+
 async def votes(bot: Bot, approval: Approval) -> tuple[Vote, ...]:
     """Who has agreed and waits for others to."""
     held = await bot.store.operations_of("vote", about(approval))
@@ -222,8 +234,7 @@ class _Drawn:
 
 async def _delivered(bot: Bot, run: Run) -> Delivery:
     """What the run, or the one that the release deploys, has handed on so far; what cannot be read is missing, and the card says so."""
-    source = run.source if run.thing is Thing.RELEASE else run.id
-    files = await bot.pipelines.artifact(source, "delivery") if source is not None else {}
+    files = await handed_on(bot, run)
     tested = await _tested(bot, run, "qa")
     evaluation, version, image = (delivery.pick(files, name) for name in ("evaluation.json", "model.json", "image.json"))
     qa = delivery.pick(tested, "qa.json")

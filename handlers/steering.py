@@ -22,7 +22,7 @@ from bot.ports import Acting, Bot, Operation
 from bot.routing import Click, Request, Router, Usage
 from handlers.once import once
 from handlers.ordering import OFFER, cancel
-from handlers.showing import read, refresh
+from handlers.showing import handed_on, read, refresh
 
 router = Router()
 
@@ -142,8 +142,7 @@ async def _last(bot: Bot, model: Model, environment: Environment, refs: Iterable
     """The first of these that has deployed another version than is served now."""
     for ref in refs:
         run = await read(bot.pipelines, ref)
-        source = run.source if run.thing is Thing.RELEASE else run.id
-        content = delivery.pick(await bot.pipelines.artifact(source, "delivery"), "model.json") if source is not None else None
+        content = delivery.pick(await handed_on(bot, run), "model.json")
         if content is None:
             continue
         version = delivery.version(content)

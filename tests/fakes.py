@@ -77,6 +77,8 @@ class FakePipelines:
 
     async def artifact(self, run_id: int, name: str) -> Mapping[str, bytes]:
         self._called(f"artifact {name}")
+        if run_id not in self.runs:
+            raise Gone(f"Run {run_id} does not exist.")
         return self.artifacts.get((run_id, name), {})
 
     async def approvals(self, run: Run) -> tuple[Approval, ...]:

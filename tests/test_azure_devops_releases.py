@@ -283,6 +283,8 @@ async def test_an_abandoned_release_is_canceled_and_an_unknown_one_is_gone(azure
     assert (await azure.release(number)).state is State.CANCELED
     with pytest.raises(Gone, match="Release 99 does not exist"):
         await azure.release(99)
+    with pytest.raises(Gone):
+        await azure.artifact(99, "delivery")
 
 
 async def test_releases_are_not_asked_for_where_the_team_has_none(site: Site, azure: AzureDevOps, tmp_path: Path) -> None:

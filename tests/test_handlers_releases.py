@@ -119,7 +119,6 @@ async def test_a_release_of_a_definition_that_no_model_has_is_left_alone(world: 
 
 async def test_a_release_whose_run_is_deleted_or_that_deploys_none_stands_for_itself(world: Everything) -> None:
     del world.pipelines.runs[480]
-    del world.pipelines.artifacts[480, "delivery"]
     await moved(world.bot, ReleaseMoved(12))
     assert "asked for by Ada Lovelace" in world.board.shown[CARD].text
     assert "No evaluation was handed on" in shown(world, QUESTION)
@@ -405,6 +404,15 @@ async def test_a_release_that_is_named_is_rolled_back_to_or_it_is_said_why_not(w
     )
     world.team = replace(RELEASING, environments={"prod": replace(RELEASING.environments["prod"], release_stage="")})
     assert "Release 12 has not deployed" in said(await rollback(world.bot, asking("rollback", "diabetes", "release/12")))
+
+
+async def test_a_release_whose_run_is_deleted_is_not_rolled_back_to(world: Everything) -> None:
+    world.pipelines.releases = {11: replace(RELEASE_DONE, id=11), 12: replace(RELEASE_DONE, source=470)}
+
+    offered = await rollback(world.bot, asking("rollback", "diabetes", "release/12"))
+
+    assert "Release 12 has not deployed another version" in said(offered)
+    assert "Roll diabetes back to version 4?" in said(await rollback(world.bot, asking("rollback", "diabetes", "release/11")))
 
 
 async def test_what_was_deployed_at_no_known_time_counts_from_when_it_was_made(world: Everything) -> None:
