@@ -310,6 +310,24 @@ async def test_the_sweep_sees_that_a_settled_release_was_deployed_again(world: E
     assert world.board.shown[CARD].text.startswith("🚦")
 
 
+async def test_the_sweep_looks_after_runs_while_releases_cannot_be_listed(world: Everything) -> None:
+    world.pipelines.errors["recent_releases"] = [NotNow("The release host is away.")]
+
+    await sweep(world.bot)
+
+    assert (CHANNEL, "run/480") in world.board.shown
+    assert CARD not in world.board.shown
+
+
+async def test_the_sweep_looks_after_releases_while_runs_cannot_be_listed(world: Everything) -> None:
+    world.pipelines.errors["recent"] = [NotNow("Azure DevOps is away."), NotNow("Azure DevOps is away.")]
+
+    await sweep(world.bot)
+
+    assert CARD in world.board.shown
+    assert (CHANNEL, "run/480") not in world.board.shown
+
+
 async def test_a_release_that_was_deleted_is_looked_after_no_more(world: Everything) -> None:
     await world.store.watch(Ref(Thing.RELEASE, 99), final=False)
 
