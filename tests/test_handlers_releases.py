@@ -23,6 +23,7 @@ from handlers.steering import cancel_run, rerun, rollback, started
 from tests.artifacts import delivered, smoke
 from tests.examples import (
     ADA,
+    ADA_ADO,
     CHANNEL,
     CHURN,
     GRACE,
@@ -138,6 +139,20 @@ async def test_who_made_a_release_by_hand_is_named_beside_who_asked_for_its_run(
     assert "*Release made by*\\nGrace Hopper" in shown(world, CARD)
     assert "may not decide" not in shown(world, CARD)
     assert "asked for what this release deploys" in said(await approved(world.bot, FORM))
+
+
+async def test_who_asked_for_the_run_of_a_release_made_by_hand_is_one_person_in_every_place(world: Everything) -> None:
+    own_name = {**SUCCEEDED.parameters, "requestedBy": "none"}
+    world.pipelines.runs[480] = replace(SUCCEEDED, parameters=own_name, requested_by=ADA_ADO, requested_for=ADA_ADO)
+    world.pipelines.releases[12] = replace(RELEASE_WAITING, reason="manual", requested_by=GRACE_ADO, requested_for=GRACE_ADO)
+
+    await moved(world.bot, ReleaseMoved(12))
+
+    assert "asked for by Ada Lovelace" in world.board.shown[CARD].text
+    assert f"*Asked for by*\\n<@{ADA.id}>" in shown(world, CARD)
+    assert "*Release made by*\\nGrace Hopper" in shown(world, CARD)
+    assert "asked for what this release deploys" in said(await approved(world.bot, FORM))
+    assert "asked for what this release deploys" in said(await approved(world.bot, replace(FORM, person=ADA.id)))
 
 
 async def test_what_each_stage_attached_is_shown_in_the_thread_once(world: Everything) -> None:

@@ -177,6 +177,11 @@ def called(run: Run, *, first: bool = False) -> str:
     return f"{run.thing.value.capitalize() if first else run.thing.value} {run.number}"
 
 
+def made_by_hand(run: Run) -> bool:
+    """Whether a person made the release, and not the run that it deploys."""
+    return run.thing is Thing.RELEASE and run.reason == "manual"
+
+
 def settled(run: Run) -> bool:
     """Whether nothing more happens until somebody does something: a release may rest before it has been deployed anywhere."""
     return run.state.finished or (run.thing is Thing.RELEASE and run.state is State.PENDING)
@@ -187,7 +192,7 @@ def with_source(release: Run, source: Run) -> Run:
 
     Whoever made the release by hand stays the one it was made for; whoever asked for the run is then known beside them.
     """
-    asked, by_hand = source.requested_for or source.requested_by, release.reason == "manual"
+    asked, by_hand = source.requested_for or source.requested_by, made_by_hand(release)
     return replace(
         release,
         branch=source.branch,
@@ -275,9 +280,12 @@ def parameter(run: Run, name: str) -> str | None:
 
 
 def asker(run: Run, slack: str | None = None) -> Asker | None:
-    """Who asked for the run: the Slack person whose operation it is, who the run says, or whom Azure DevOps queued it for."""
+    """Who asked for the run: the Slack person whose operation it is, who the run says, or whom Azure DevOps queued it for.
+
+    For a release that is who asked for the run that it deploys, also where somebody else made the release by hand.
+    """
     said = parameter(run, "requestedBy")
-    known = run.requested_for or run.requested_by
+    known = run.requested_by if made_by_hand(run) else run.requested_for or run.requested_by
     if said is not None:
         return Asker(said, slack)
     if known is not None:

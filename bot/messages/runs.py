@@ -7,7 +7,7 @@ from typing import Any
 from bot.core.people import Asker
 from bot.core.redaction import redact
 from bot.core.references import Thing
-from bot.core.runs import Run, Stage, State, branch, called, kept_champion, parameter, took, what_happened
+from bot.core.runs import Run, Stage, State, branch, called, kept_champion, made_by_hand, parameter, took, what_happened
 from bot.core.team import Model
 from bot.messages.kit import (
     Block,
@@ -104,12 +104,11 @@ def source_link(run: Run) -> str:
 
 def _about(run: Run, model: Model, asker: Asker | None) -> list[tuple[str, str]]:
     promoted = parameter(run, "action") == "promote"
-    by_hand = run.thing is Thing.RELEASE and run.reason == "manual"
     return [
         ("Model", f"{code(model.name)}{' version ' + code(parameter(run, 'version') or '?') if promoted else ''}"),
         ("Deploys", source_link(run)),
         ("Asked for by", asked(asker)),
-        ("Release made by", escape(short(run.requested_for.name, 100)) if by_hand and run.requested_for else ""),
+        ("Release made by", escape(short(run.requested_for.name, 100)) if made_by_hand(run) and run.requested_for else ""),
         ("Branch", code(short(branch(run), 100))),
         ("Commit", commit_link(run)),
         ("Settings", code(short(parameter(run, "settings") or "", 300)) if parameter(run, "settings") else ""),
