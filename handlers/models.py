@@ -11,7 +11,6 @@ from bot.core.approvals import Approval
 from bot.core.errors import OutsideError
 from bot.core.models import ModelVersion
 from bot.core.policy import belongs, in_channel, model_of
-from bot.core.references import Thing
 from bot.core.runs import Run, settled
 from bot.core.team import Model
 from bot.messages.kit import Message, Reply
@@ -108,9 +107,4 @@ async def _whole(bot: Bot, found: Iterable[Run]) -> list[Run]:
 
 async def _waiting(bot: Bot, model: Model) -> tuple[Approval, ...]:
     pending = [approval for approval in await bot.pipelines.pending_approvals() if belongs(bot.team, approval) is not None]
-    return tuple([approval for approval in pending if model_of(bot.team, await _of(bot, approval)) == model])
-
-
-async def _of(bot: Bot, approval: Approval) -> Run:
-    """What the approval is about; of a release, its definition suffices."""
-    return await bot.pipelines.run(approval.run_id) if approval.thing is Thing.RUN else await bot.pipelines.release(approval.run_id)
+    return tuple([approval for approval in pending if model_of(bot.team, await read(bot.pipelines, approval.ref)) == model])

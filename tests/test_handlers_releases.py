@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from bot.core.approvals import ApprovalState
-from bot.core.errors import NotNow, Uncertain
+from bot.core.errors import NotNow, Refused, Uncertain
 from bot.core.events import ReleaseApprovalCompleted, ReleaseApprovalRequested, ReleaseMoved
 from bot.core.references import ApprovalOf, Ref, StageAttempt, Thing, token
 from bot.core.runs import Failure, Run, Stage, State
@@ -116,6 +116,17 @@ async def test_a_release_of_a_definition_that_no_model_has_is_left_alone(world: 
 
     assert world.board.shown == {}
     assert world.store.cards == {}
+
+
+async def test_a_release_of_what_another_models_run_made_is_left_alone(world: Everything) -> None:
+    world.pipelines.runs[480] = replace(SUCCEEDED, parameters={**SUCCEEDED.parameters, "model": "churn"})
+
+    await moved(world.bot, ReleaseMoved(12))
+
+    assert world.board.shown == {}
+    with pytest.raises(Refused, match="not decided on in Slack"):
+        await approved(world.bot, FORM)
+    assert world.pipelines.decisions == []
 
 
 async def test_a_release_whose_run_is_deleted_or_that_deploys_none_stands_for_itself(world: Everything) -> None:

@@ -119,6 +119,8 @@ def test_a_model_may_have_people_of_its_own() -> None:
 
 def test_a_release_is_about_the_model_whose_definition_it_is() -> None:
     assert model_of(RELEASING, RELEASE) == RELEASING.models["diabetes"]
+    assert model_of(RELEASING, replace(RELEASE, parameters={"model": "churn"})) is None, "it deploys what a run of churn made"
+    assert model_of(RELEASING, replace(RELEASE, parameters={"model": "old name"})) == RELEASING.models["diabetes"]
     assert model_of(RELEASING, replace(RELEASE, pipeline_id=1)) is None, "1 is the number of a pipeline"
     assert model_of(TEAM, RELEASE) is None
     assert model_of(RELEASING, replace(TRAINING, pipeline_id=3, parameters={})) is None, "3 is the number of a release definition"

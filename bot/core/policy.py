@@ -48,7 +48,9 @@ def already(approval: Approval) -> str:
 def model_of(team: Team, run: Run) -> Model | None:
     """The team's model that the run or release is about; what nobody has listed has none."""
     if run.thing is Thing.RELEASE:
-        return team.released_by(run.pipeline_id)
+        model, named = team.released_by(run.pipeline_id), team.models.get(parameter(run, "model") or "")
+        # Models that share a pipeline have their own channels and approvers: what another model's run made is not this one's.
+        return model if named is None or named == model else None
     model = team.model_of(run.pipeline_id, parameter(run, "model"))
     return model if model is not None and model.pipeline_id == run.pipeline_id else None
 
