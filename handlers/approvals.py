@@ -130,10 +130,9 @@ async def reassigned(bot: Bot, submission: Submission) -> Reply:
 async def _list(bot: Bot, channel: str) -> Message:
     here: list[Case] = []
     elsewhere: dict[str, None] = {}
-    for approval in (await bot.pipelines.pending_approvals())[:MOST]:
-        environment = belongs(bot.team, approval)
-        if environment is None:
-            continue
+    pending = [(one, environment) for one in await bot.pipelines.pending_approvals() if (environment := belongs(bot.team, one)) is not None]
+    # Runs and releases are told one after the other; those that have waited longest are listed.
+    for approval, environment in sorted(pending, key=lambda one: one[0].created)[:MOST]:
         run = await read(bot.pipelines, approval.ref)
         model = model_of(bot.team, run)
         if model is None:

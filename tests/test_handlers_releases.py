@@ -267,6 +267,13 @@ async def test_releases_that_wait_are_listed_and_shown_by_their_number(world: Ev
     assert said(await approve(world.bot, asking("approve", "release/12"))) == "Release Release-12 does not wait for approval."
 
 
+async def test_what_others_wait_for_does_not_keep_a_release_from_the_list(world: Everything) -> None:
+    for number in range(500, 520):
+        world.pipelines.waiting[number] = (replace(PENDING, id=f"a{number}", run_id=number, environment="theirs"),)
+
+    assert "diabetes to Prod (release/12)" in said(await approve(world.bot, asking("approve")))
+
+
 async def test_the_glass_is_broken_for_a_release(world: Everything) -> None:
     await break_glass(world.bot, asking("breakglass", "release/12", "Prod is down"))
     operation = token("glass", "r1")
