@@ -55,15 +55,37 @@ class Camera:
         """The newest message in the channel that has this text."""
         return self.page.locator("#messages .message").filter(has_text=text).last
 
-    async def retrain(self, command: str) -> int:
+    async def retrain(self, command: str, *, signing_in: Character | None = None) -> int:
         """Start a training as one does, and return the number of its run."""
         known = {run["id"] for run in self._here.azure.runs()}
         await self.types(command)
         await self.last("Only visible to you").get_by_role("button", name="Start").click()
+        if signing_in is not None:
+            asked = self.last("Only visible to you").get_by_role("link", name="Sign in")
+            await asked.wait_for()
+            await self.picture("signin-asked")
+            await self.sign_in(asked, signing_in)
         await self._here.azure.wait_for(lambda: any(run["id"] not in known for run in self._here.azure.runs()), 30)
         run = next(run for run in self._here.azure.runs() if run["id"] not in known)
         await self.card(run["buildNumber"]).wait_for(timeout=PATIENCE)
         return int(run["id"])
+
+    async def sign_in(self, button: Locator, who: Character, *, pictures: bool = True) -> None:
+        """Sign in to Entra in the page that the button opens, and link the two accounts."""
+        async with self.page.context.expect_page() as opened:
+            await button.click()
+        entra = await opened.value
+        steps = (("signin-pick", who.name), ("signin-consent", "Accept"), ("signin-link", "Link them"))
+        for name, press in steps:
+            pressed = entra.get_by_role("button", name=press)
+            await pressed.wait_for()
+            if pictures:
+                await self.picture(name, page=entra)
+            await pressed.click()
+        await entra.get_by_role("heading", name="You are signed in").wait_for()
+        if pictures:
+            await self.picture("signin-done", page=entra)
+        await entra.close()
 
     def card(self, number: str) -> Locator:
         """The living card of a run."""
@@ -76,12 +98,12 @@ class Camera:
         await thread.wait_for()
         return thread
 
-    async def picture(self, name: str, *, of: Locator | None = None) -> None:
-        """Save what is seen, or one part of it."""
-        path = self._folder / f"{name}.png"
-        await self.page.wait_for_timeout(400)  # what moves comes to rest
+    async def picture(self, name: str, *, of: Locator | None = None, page: Page | None = None) -> None:
+        """Save what is seen, or one part of it, or another page."""
+        path, page = self._folder / f"{name}.png", page or self.page
+        await page.wait_for_timeout(400)  # what moves comes to rest
         if of is None:
-            await self.page.screenshot(path=path)
+            await page.screenshot(path=path)
         else:
             await of.screenshot(path=path)
         print(f"  {path}", flush=True)
@@ -139,7 +161,7 @@ async def _ask_privately(camera: Camera) -> None:
 
 
 async def _first_model(here: Town, camera: Camera) -> int:
-    run = await camera.retrain(f"/retrain diabetes {WEAK}")
+    run = await camera.retrain(f"/retrain diabetes {WEAK}", signing_in=ADA)
     card = camera.card(here.azure.run(run)["buildNumber"])
     await card.locator(".task-in_progress", has_text="Train").wait_for(timeout=PATIENCE)
     await camera.picture("running")
@@ -164,6 +186,7 @@ async def _decide(here: Town, camera: Camera, run: int) -> None:
     await camera.be(GRACE)
     prod = await _waits(camera)
     await prod.get_by_role("button", name="Approve").click()
+    await camera.sign_in(dialog.get_by_role("link", name="Sign in"), GRACE, pictures=False)
     await dialog.get_by_label("Reason").wait_for()
     await dialog.get_by_role("button", name="Approve").click()
     await dialog.locator(".wrong").wait_for()
