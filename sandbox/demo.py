@@ -22,11 +22,11 @@ WELCOME = """
 
   Open the Slack page and type as Ada:
 
-    /retrain diabetes rows=60 alpha=100     a first model, a weak one; press Start, watch the card
+    /retrain diabetes rows=60 alpha=100     a first model, a weak one; press Start, sign in as Ada, watch the card
     /retrain diabetes                       a better one, compared with it
     /mlops help                             everything else
 
-  When the Prod message asks, switch to Grace (bottom left): she may approve; Ada may not, she asked for the run.
+  When the Prod message asks, switch to Grace (bottom left): she may approve, once signed in; Ada may not, she asked for the run.
   What the bot says: {log}
   Ctrl-C ends everything; the next `make demo` goes on where this one stopped, `make clean` forgets it.
 """
