@@ -45,7 +45,7 @@ from tests.examples import (
 from tests.golden import matches
 from tests.outside import hostile, unescaped
 from tests.test_messages_comparisons import comparisons
-from tests.test_messages_runs import moments, people, runs
+from tests.test_messages_runs import moments, people, runs, times
 
 ADA = Asker("Ada Lovelace", "U0ADA0001")
 OPEN = Case(WAITING, DIABETES, TEAM.environments["prod"], PENDING, DELIVERY, ADA, V3)
@@ -59,7 +59,7 @@ approvals = st.builds(
     attempt=st.integers(1, 99),
     environment=hostile,
     state=states,
-    created=moments.filter(lambda at: at is not None),
+    created=times,
     steps=st.lists(steps, max_size=3).map(tuple),
     instructions=hostile,
 )
