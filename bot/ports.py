@@ -255,8 +255,8 @@ class Store(Protocol):
         """Move an operation from one of the states `of` to another; False where it stands elsewhere."""
         ...
 
-    async def operations_of(self, kind: str, subject: str | None = None) -> tuple[Operation, ...]:
-        """The operations of a kind, about a subject or about anything, oldest first."""
+    async def operations_of(self, kind: str, subject: str | None = None, *, states: tuple[str, ...] = ()) -> tuple[Operation, ...]:
+        """The operations of a kind, about a subject or about anything, in one of the states if any are named, oldest first."""
         ...
 
     async def record(self, entry: Entry) -> None:

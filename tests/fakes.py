@@ -280,13 +280,14 @@ class FakeChat:
 
 @dataclass
 class FakeBoard:
-    """The board in memory: what each channel shows now, and how often it was asked."""
+    """The board in memory: what each channel shows now, and how often it was asked. While Slack is `away`, nothing has been posted yet."""
 
     shown: dict[tuple[str, str], Message] = field(default_factory=dict)
     under: dict[tuple[str, str], str | None] = field(default_factory=dict)
     files: dict[tuple[str, str], File] = field(default_factory=dict)
     shows: int = 0
     readings: int = 0
+    away: bool = False
 
     async def reading(self) -> int:
         self.readings += 1
@@ -306,7 +307,8 @@ class FakeBoard:
 
     async def where(self, channel: str, subject: str) -> str | None:
         known = [*self.shown]
-        return f"1795426200.{known.index((channel, subject)):06d}" if (channel, subject) in self.shown else None
+        posted = (channel, subject) in self.shown and not self.away
+        return f"1795426200.{known.index((channel, subject)):06d}" if posted else None
 
 
 @dataclass
@@ -330,8 +332,9 @@ class FakeStore:
         self.operations[id] = replace(known, state=to, result=result)
         return True
 
-    async def operations_of(self, kind: str, subject: str | None = None) -> tuple[Operation, ...]:
-        return tuple(one for one in self.operations.values() if one.kind == kind and subject in {None, one.subject})
+    async def operations_of(self, kind: str, subject: str | None = None, *, states: tuple[str, ...] = ()) -> tuple[Operation, ...]:
+        known = [one for one in self.operations.values() if one.kind == kind and subject in {None, one.subject}]
+        return tuple(one for one in known if not states or one.state in states)
 
     async def record(self, entry: Entry) -> None:
         self.audit.append(entry)
