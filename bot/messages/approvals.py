@@ -51,11 +51,12 @@ OUTCOMES = {
     ApprovalState.DEFERRED: ("🕓", "Deferred"),
     ApprovalState.PENDING: ("🚦", "Approval needed"),
 }
+ENDED = ("⏹️", "Ended before anybody decided")
 
 
 def approval_card(question: Case) -> Message:
     """What is to be deployed and what speaks for it; buttons while it is open, who decided, when and why afterwards."""
-    what, where = _what(question), place(question.environment.name)
+    what, where = what_of(question), place(question.environment.name)
     mark, word = _outcome(question)
     if question.open:
         asks = f"Is {what} fit to stay in {where}?" if question.approval.post else f"Deploy {what} to {where}?"
@@ -73,7 +74,7 @@ def facts_of(question: Case, *, digest: bool = True) -> list[Block]:
     return [
         section("\n".join(_verdict(question, comparison))),
         facts(
-            ("Model", f"{code(_what(question))}{algorithm}"),
+            ("Model", f"{code(what_of(question))}{algorithm}"),
             _before(question),
             ("Image", (code(image.digest[:19]) if image else "not known") if digest else ""),
             ("QA smoke test", _smoke(delivery)),
@@ -130,12 +131,12 @@ def pending_list(questions: list[Case], elsewhere: tuple[str, ...] = ()) -> Mess
     for question in questions[:15]:
         blocks += [
             section(
-                f"🚦 *{escape(_what(question))}* to *{escape(place(question.environment.name))}*, "
+                f"🚦 *{escape(what_of(question))}* to *{escape(place(question.environment.name))}*, "
                 f"{link(question.run.url, called(question.run))}, asked for by {asked(question.asker)}"
             ),
             _buttons(question),
         ]
-    what = "; ".join(f"{escape(_what(one))} to {escape(place(one.environment.name))} ({_typed(one)})" for one in questions[:15])
+    what = "; ".join(f"{escape(what_of(one))} to {escape(place(one.environment.name))} ({_typed(one)})" for one in questions[:15])
     return fit(Message(f"{len(questions)} waiting for approval: {what}.", blocks=[*blocks, *more]))
 
 
@@ -192,14 +193,15 @@ def _reason_input(ask: str) -> Block:
     }
 
 
-def _what(question: Case) -> str:
+def what_of(question: Case) -> str:
+    """What is to be deployed: the model and its version, where one was handed on."""
     version = question.delivery.version
     return f"{question.model.name} version {short(version.version, 40)}" if version else question.model.name
 
 
 def _outcome(question: Case) -> tuple[str, str]:
     if question.approval.state is ApprovalState.PENDING and question.run.state.finished:
-        return "⏹️", "Ended before anybody decided"
+        return ENDED
     return OUTCOMES[question.approval.state]
 
 

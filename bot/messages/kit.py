@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bot.core.people import Asker
-from bot.core.team import People
+from bot.core.team import ADO, People
 
 Block = Mapping[str, Any]  # Slack's own JSON
 
@@ -122,13 +122,15 @@ def _name(asker: Asker) -> str:
 
 
 def these(people: People) -> str:
-    """Who is listed, in mrkdwn: user groups and users by name, others by e-mail address."""
+    """Who is listed, in mrkdwn: user groups and users by name, others in words."""
     names = []
     for name in sorted(people.members):
         if GROUP.fullmatch(name):
             names.append(f"<!subteam^{name}>")
         elif USER.fullmatch(name):
             names.append(mention(name))
+        elif name.startswith(ADO):
+            names.append(f"{escape(short(name.removeprefix(ADO), 100))} (in Azure DevOps)")
         else:
             names.append(escape(short(name, 100)))
     return ", ".join(names) or "nobody (see `callboard.toml`)"
