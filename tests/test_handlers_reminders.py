@@ -47,7 +47,7 @@ FIRST, SECOND = ((CHANNEL, f"{ABOUT}/reminder/{number}") for number in range(2))
 @pytest.fixture
 async def world(world: Everything) -> Everything:
     """Run 480, asked for by Ada, waits for Prod since half past nine, and the channel shows it."""
-    world.team = replace(TEAM, environments=TEAM.environments | {"prod": PROD})
+    world.team = replace(TEAM, environments={**TEAM.environments, "prod": PROD})
     world.pipelines.runs[480] = replace(WAITING, committer=None)
     world.pipelines.waiting[480] = (PENDING,)
     world.pipelines.artifacts[480, "delivery"] = delivered()
@@ -100,7 +100,7 @@ async def test_after_an_outage_there_is_one_message_and_not_three(world: Everyth
 
 async def test_a_model_s_own_approvers_are_the_ones_to_remind(world: Everything) -> None:
     own = replace(DIABETES, approvers={"prod": People(frozenset({"U0GRACE01"}))})
-    world.team = replace(world.team, models=TEAM.models | {"diabetes": own})
+    world.team = replace(world.team, models={**TEAM.models, "diabetes": own})
 
     await turn(world, 4)
 
