@@ -6,7 +6,7 @@ Features never import each other. What several of them do alike is in `showing`,
 from __future__ import annotations
 
 from bot.routing import Router
-from handlers import approvals, audit, barriers, help, models, promotion, reminders, runs, signin, steering, training  # noqa: A004 the feature's own name
+from handlers import approvals, audit, barriers, help, home, models, promotion, reminders, runs, signin, steering, training  # noqa: A004 the feature's own name
 
 router = Router().include(
     runs.router,
@@ -18,6 +18,7 @@ router = Router().include(
     barriers.router,
     audit.router,
     reminders.router,
+    home.router,
     signin.router,
 )
 router.include(help.about(router))

@@ -14,7 +14,7 @@ from bot.core.people import Account, Member, Person
 from bot.core.references import Ref, Thing
 from bot.core.runs import Failure, Order, Run, State
 from bot.core.team import Team
-from bot.messages.kit import Message
+from bot.messages.kit import Home, Message
 from bot.ports import Acting, Bot, File, Operation, Whisper
 from tests.examples import ACCOUNTS, ADA_ADO, ALAN_ADO, BOT_ADO, GRACE_ADO, MEMBERS, NOW, QUEUED, RADIA_ADO, TEAM
 
@@ -257,7 +257,8 @@ class FakeChat:
     members: dict[str, Member] = field(default_factory=lambda: {member.id: member for member in MEMBERS})
     whispers: list[tuple[Whisper, Message]] = field(default_factory=list)
     handed: list[tuple[str, File]] = field(default_factory=list)
-    errors: list[OutsideError] = field(default_factory=list)  # raised by `permalink` and `hand`
+    homes: dict[str, Home] = field(default_factory=dict)
+    errors: list[OutsideError] = field(default_factory=list)  # raised by `permalink`, `hand` and `publish`
 
     async def member(self, person: str) -> Member:
         if person not in self.members:
@@ -271,6 +272,11 @@ class FakeChat:
         if self.errors:
             raise self.errors.pop(0)
         return f"https://contoso.slack.com/archives/{channel}/p{ts.replace('.', '')}"
+
+    async def publish(self, person: str, home: Home) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.homes[person] = home
 
     async def hand(self, person: str, file: File) -> None:
         if self.errors:

@@ -60,7 +60,7 @@ def ids(waiting: Waiting) -> list[int]:
 
 async def test_what_one_may_decide_is_theirs_oldest_first_in_whatever_channel(world: Everything) -> None:
     wait(world, 481, hours=5)
-    wait(world, 482, hours=2, run=replace(WAITING, pipeline_id=CHURN.pipeline_id, parameters=WAITING.parameters | {"model": "churn"}))
+    wait(world, 482, hours=2, run=replace(WAITING, pipeline_id=CHURN.pipeline_id, parameters={**WAITING.parameters, "model": "churn"}))
 
     waiting = await waiting_for(world.bot, GRACE.id)
 

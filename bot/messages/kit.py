@@ -1,4 +1,4 @@
-"""The two things we show in Slack, a message and a modal, and the one way to write text into them.
+"""The things we show in Slack, a message, a modal and a page, and the one way to write text into them.
 
 In mrkdwn, text from outside goes through `escape`; in plain_text and rich_text Slack shows it as it is.
 """
@@ -42,6 +42,13 @@ class Modal:
     submit: str | None = None
     close: str = "Close"
     state: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The app's own page for one person, always the whole of it."""
+
+    blocks: Sequence[Block]
 
 
 Reply = Message | Modal | None
