@@ -1,6 +1,7 @@
 """What the bot does, one module per feature: this is the table of contents.
 
-Features never import each other. What several of them do alike is in `showing`, `once` and `ordering`, which answer to nothing themselves.
+Features never import each other. What several of them do alike is in `showing`, `looking`, `waiting`, `judging`, `guarding`, `once` and
+`ordering`, which answer to nothing themselves.
 """
 
 from __future__ import annotations
