@@ -28,7 +28,7 @@ from bot.core.events import Event
 from bot.core.references import Ref
 from bot.core.team import Team
 from bot.database import Database
-from bot.doors import CLICK, COMMAND, HOOK, LARGEST, HookDoor, SlackDoor, Socket
+from bot.doors import CLICK, COMMAND, HOOK, LARGEST, VISIT, HookDoor, SlackDoor, Socket
 from bot.hooks import PATH
 from bot.identity import EntraIdentities, Linked
 from bot.inbox import SWEEP, TIDY, Delivery, Done, Inbox, Later, Outcome, Parked, Tick, count_parked, recall
@@ -38,7 +38,7 @@ from bot.messages.kit import Message, Modal, Reply
 from bot.messages.private import note
 from bot.messages.signin import sign_in_card
 from bot.ports import Bot, Identities, Models, Pipelines, Whisper
-from bot.routing import Click, OnEvent, Request, Router, Submission, Timer, Usage
+from bot.routing import Click, OnEvent, Request, Router, Submission, Timer, Usage, Visit
 from bot.settings import Settings
 from bot.signin import SignInPages
 from bot.slack import Slack
@@ -116,7 +116,7 @@ class Work:
         with structlog.contextvars.bound_contextvars(delivery=deliveries[-1].key):
             if deliveries[0].kind == HOOK:
                 return await self._events(deliveries)
-            return [await self._person(delivery) for delivery in deliveries]
+            return [await (self._visit(one) if one.kind == VISIT else self._person(one)) for one in deliveries]
 
     async def tick(self, timer: Timer) -> None:
         """Run a timer's function; the next tick is the next attempt."""
@@ -168,7 +168,7 @@ class Work:
         body, view = interactions.recalled(delivery.payload)
         origin, what, call = self._call(delivery.kind, body)
         origin = replace(origin, view=view)
-        if self._workspace() and origin.team not in {"", self._workspace()}:
+        if self._foreign(origin):
             call.close()
             return await self._end(origin, what, Refused(FOREIGN))
         try:
@@ -180,14 +180,22 @@ class Work:
                 return Later(min(error.after or backoff(delivery.attempts), 30.0), str(error))
             return await self._end(origin, what, NotNow(f"{error} Please try again later."))
         except (Gone, Refused, Uncertain, Usage) as error:
-            return await self._end(origin, what, error)
+            outcome = await self._end(origin, what, error)
+            await self._renew_home(origin, delivery.key)
+            return outcome
         if isinstance(reply, Crash):
             await self._say(
                 origin, note(f"Something went wrong in Callboard. Its owners find the reason in its log, under {reply.reference}.")
             )
             return Parked(reply.reference, reply.problem)
         await self._deliver(origin, reply)
+        if not isinstance(reply, Modal):
+            await self._renew_home(origin, delivery.key)
         return Done()
+
+    def _foreign(self, origin: Origin) -> bool:
+        """Whether the person belongs to another workspace than the only one that is served."""
+        return bool(self._workspace()) and origin.team not in {"", self._workspace()}
 
     async def _end(self, origin: Origin, what: str, error: Exception) -> Outcome:
         """Say what stood in the way, on record."""
@@ -271,6 +279,44 @@ class Work:
             log.warning("A dialog could not be filled: %s", error)
             return False
         return True
+
+    # The app's own page
+
+    async def _visit(self, delivery: Delivery) -> Outcome:
+        """Show somebody the page they look at. There is nobody to be told of errors: what they see says how old it is."""
+        body, _ = interactions.recalled(delivery.payload)
+        visit = interactions.visit(body)
+        if visit is None or self._foreign(interactions.visit_origin(body)):
+            return Done()
+        try:
+            crash = await self._publish(visit)
+        except (NotNow, Uncertain) as error:
+            if delivery.attempts + 1 < PEOPLE_WAIT:
+                return Later(backoff(delivery.attempts), str(error))
+            log.warning("The page of %s is left as it is: %s", visit.person, error)
+        except OutsideError as error:
+            log.warning("The page of %s is left as it is: %s", visit.person, error)
+        else:
+            return Parked(crash.reference, crash.problem) if crash else Done()
+        return Done()
+
+    async def _renew_home(self, origin: Origin, key: str) -> None:
+        """After something was done on the page it shows what came of it; best effort, the next visit tries again."""
+        if origin.at_home:
+            try:
+                await self._publish(Visit(key, origin.person))
+            except OutsideError as error:
+                log.warning("The page of %s is left as it is: %s", origin.person, error)
+
+    async def _publish(self, visit: Visit) -> Crash | None:
+        make = self._router.at_home
+        if make is None:
+            return None
+        home = await attempt("The app's own page", make(self._bot, visit))
+        if isinstance(home, Crash):
+            return home
+        await self._bot.chat.publish(visit.person, home)
+        return None
 
 
 class Callboard:

@@ -42,7 +42,7 @@ from bot.slack import Slack, loading
 
 log = logging.getLogger(__name__)
 
-HOOK, COMMAND, CLICK, SUBMISSION = "hook", "command", "click", "submission"
+HOOK, COMMAND, CLICK, SUBMISSION, VISIT = "hook", "command", "click", "submission", "visit"
 LARGEST = 1024 * 1024  # bytes of a request
 REPLAYS = 600.0  # seconds: twice the age at which Slack's signatures expire
 MOST_REPLAYS = 10_000
@@ -123,7 +123,7 @@ class Replays:
 
 
 class SlackDoor:
-    """Slash commands, clicks and dialogs: checked, kept and acknowledged within Slack's three seconds.
+    """Slash commands, clicks, dialogs and visits: checked, kept and acknowledged within Slack's three seconds.
 
     The listeners are few and do little: a dialog is opened at once (its trigger is good for three seconds), a form is checked.
     """
@@ -150,6 +150,7 @@ class SlackDoor:
         self.bolt.command(anything)(self._command)
         self.bolt.action(anything)(self._click)
         self.bolt.view(anything)(self._submission)
+        self.bolt.event("app_home_opened")(self._visit)
         self.bolt.event(anything)(_nothing)
         self.bolt.error(_failed)
 
@@ -204,6 +205,12 @@ class SlackDoor:
             await ack(response_action="errors", errors=wrong)
         else:
             await ack()
+
+    async def _visit(self, body: dict[str, Any]) -> BoltResponse | None:
+        """Bolt acknowledges what was kept; what was not is sent again by Slack."""
+        visit = interactions.visit(body)
+        kept = visit is None or await self._keep(VISIT, visit.id, visit.person, interactions.evidence(body, None))
+        return None if kept else BoltResponse(status=503)
 
     async def _open(self, body: Mapping[str, Any], title: str | None, origin: interactions.Origin) -> str | None:
         """Open a dialog that says to wait; the worker fills it. Without one the worker says so."""

@@ -1,4 +1,4 @@
-"""What Slack sends when somebody does something, as the types a feature knows. Pure: JSON in, `Click`, `Request` or `Submission` out."""
+"""What Slack sends when somebody does something, as the types a feature knows: `Click`, `Request`, `Submission`, `Visit`. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bot.routing import Click, Request, Submission
+from bot.routing import Click, Request, Submission, Visit
 
 Body = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who did something, where, and how they can be answered: `url` for half an hour, `view` while the dialog is open."""
+    """Who did something, where, and how they can be answered: `url` for half an hour, `view` while the dialog is open.
+
+    What belongs to no channel was done on the app's own page.
+    """
 
     person: str
     channel: str
@@ -23,6 +26,11 @@ class Origin:
     view: str | None = None
     ephemeral: bool = False
     team: str = ""
+
+    @property
+    def at_home(self) -> bool:
+        """Whether it was done on the app's own page."""
+        return not self.channel
 
     def kept(self) -> dict[str, str]:
         """What travels with a dialog, so that its submission can be answered, too."""
@@ -83,7 +91,7 @@ def click_origin(body: Body) -> Origin:
 def is_link(body: Body) -> bool:
     """Whether the button only opens an address: Slack tells us all the same, and nobody waits for an answer."""
     action = _action(body)
-    blocks = (body.get("message") or {}).get("blocks") or []
+    blocks = (body.get("message") or body.get("view") or {}).get("blocks") or []
     elements = (element for block in blocks for element in (*(block.get("elements") or ()), block.get("accessory") or {}))
     return any(
         isinstance(element, Mapping) and element.get("action_id") == action.get("action_id") and element.get("url") for element in elements
@@ -117,6 +125,17 @@ def submission_origin(body: Body) -> Origin:
     """Where the dialog was opened."""
     kept = _metadata(body).get("origin") or {}
     return Origin(str((body.get("user") or {}).get("id", "")), str(kept.get("channel") or ""), kept.get("url"), team=_team(body))
+
+
+def visit(body: Body) -> Visit | None:
+    """Somebody looks at the app's own page; None where they look at another of its tabs."""
+    event = body.get("event") or {}
+    return Visit(f"visit:{body.get('event_id')}", str(event.get("user", ""))) if event.get("tab") == "home" else None
+
+
+def visit_origin(body: Body) -> Origin:
+    """Who looks at the app's own page."""
+    return Origin(str((body.get("event") or {}).get("user", "")), "", team=str(body.get("team_id") or ""))
 
 
 def evidence(body: Body, view: str | None) -> bytes:

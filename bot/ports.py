@@ -17,7 +17,7 @@ from bot.core.people import Account, Member, Person
 from bot.core.references import Ref
 from bot.core.runs import Failure, Order, Run
 from bot.core.team import Team
-from bot.messages.kit import Message
+from bot.messages.kit import Home, Message
 
 
 class Pipelines(Protocol):
@@ -162,7 +162,7 @@ class Models(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Whisper:
-    """Where a private answer goes: the `url` Slack gave us, or an ephemeral message in the channel.
+    """Where a private answer goes: the `url` Slack gave us, an ephemeral message in the channel, or, without one, a direct message.
 
     With `replaces` it takes the place of the private message that was clicked.
     """
@@ -191,6 +191,10 @@ class Chat(Protocol):
 
     async def whisper(self, to: Whisper, message: Message) -> None:
         """Tell one person something, best effort."""
+        ...
+
+    async def publish(self, person: str, home: Home) -> None:
+        """Show one person this on the app's own page, in place of what was there."""
         ...
 
     async def permalink(self, channel: str, ts: str) -> str:
@@ -255,8 +259,8 @@ class Store(Protocol):
         """Move an operation from one of the states `of` to another; False where it stands elsewhere."""
         ...
 
-    async def operations_of(self, kind: str, subject: str | None = None) -> tuple[Operation, ...]:
-        """The operations of a kind, about a subject or about anything, oldest first."""
+    async def operations_of(self, kind: str, subject: str | None = None, *, states: tuple[str, ...] = ()) -> tuple[Operation, ...]:
+        """The operations of a kind, about a subject or about anything, in one of the states if any are named, oldest first."""
         ...
 
     async def record(self, entry: Entry) -> None:

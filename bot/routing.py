@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from bot.core.events import Event
 from bot.core.team import Team
-from bot.messages.kit import Reply
+from bot.messages.kit import Home, Reply
 from bot.ports import Bot
 
 
@@ -47,6 +47,14 @@ class Submission:
     state: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Somebody looks at the app's own page, or has just done something there."""
+
+    id: str
+    person: str
+
+
 class Usage(Exception):
     """The words of a command do not fit it; the message says what is wrong, the edge adds the usage line."""
 
@@ -55,6 +63,7 @@ OnEvent = Callable[[Bot, Event], Awaitable[None]]
 OnClick = Callable[[Bot, Click], Awaitable[Reply]]
 OnRequest = Callable[[Bot, Request], Awaitable[Reply]]
 OnSubmission = Callable[[Bot, Submission], Awaitable[Reply]]
+OnHome = Callable[[Bot, Visit], Awaitable[Home]]
 OnTick = Callable[[Bot], Awaitable[None]]
 Check = Callable[[Team, Submission], Mapping[str, str]]
 
@@ -120,6 +129,7 @@ class Router:
     buttons: dict[str, Button] = field(default_factory=dict)
     forms: dict[str, Form] = field(default_factory=dict)
     timers: dict[str, Timer] = field(default_factory=dict)
+    at_home: OnHome | None = None
 
     def on(self, *kinds: type[Any]) -> Callable[[H], H]:
         """The function takes events of these kinds; many of one run may be given as one, the newest."""
@@ -168,6 +178,13 @@ class Router:
 
         return register
 
+    def home(self, function: H) -> H:
+        """The function makes the app's own page for whoever looks at it; there is one."""
+        if self.at_home is not None:
+            raise ValueError("The app's own page is taken twice.")
+        self.at_home = function
+        return function
+
     def include(self, *routers: Router) -> Router:
         """Take over everything the others answer to."""
         for router in routers:
@@ -180,6 +197,8 @@ class Router:
             ):
                 for key, value in theirs.items():
                     self._add(mine, key, value)
+            if router.at_home is not None:
+                self.home(router.at_home)
         return self
 
     @staticmethod

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from bot.core.models import Direction, Metric
 from bot.core.team import Duty, Environment, Freeze, Kind, Model, Parameter, People, Right, Team
+from bot.core.waiting import APART
 
 
 class SettingsProblem(Exception):
@@ -54,9 +67,20 @@ def _are_keys(keys: SecretStr) -> SecretStr:
     return keys
 
 
+def _length(given: object) -> timedelta:
+    found = re.fullmatch(r"([1-9][0-9]{0,3})([mhd])", given) if isinstance(given, str) else None
+    if found is None:
+        raise ValueError("a length of time is a whole number of minutes, hours or days, such as 30m, 4h or 2d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
 SIGN_IN = ("ENTRA_TENANT", "ENTRA_CLIENT_ID", "ENTRA_CLIENT_SECRET", "CALLBOARD_KEYS")
 
 ChannelId = Annotated[str, StringConstraints(pattern=r"^[CG][A-Z0-9]{6,}$")]
+GroupId = Annotated[str, StringConstraints(pattern=r"^S[A-Z0-9]{2,20}$")]
+Length = Annotated[timedelta, BeforeValidator(_length)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -155,6 +179,21 @@ class _Environment(_Frozen):
     apart: frozenset[Duty] = frozenset(Duty)
     freezes: tuple[_Freeze, ...] = ()
     release_stage: str = ""
+    remind: tuple[Length, ...] = ()
+    escalate: Length | None = None
+    on_call: GroupId | None = None
+
+    @model_validator(mode="after")
+    def _people_are_told_in_measure(self) -> _Environment:
+        if (self.remind or self.escalate is not None) and not self.needs_approval:
+            raise ValueError("`remind` and `escalate` are for an environment that needs approval")
+        if any(earlier >= later for earlier, later in pairwise(self.remind)):
+            raise ValueError("`remind` is not in ascending order")
+        if any(later - earlier < APART for earlier, later in pairwise(self.remind)):
+            raise ValueError("two of `remind` are less than four hours apart")
+        if self.escalate is not None and self.on_call is None:
+            raise ValueError("`escalate` needs `on_call`, the Slack user group that is told then")
+        return self
 
 
 class _Parameter(_Frozen):
@@ -332,6 +371,9 @@ def _environment(name: str, known: _Environment) -> Environment:
         minimum=known.minimum,
         apart=known.apart,
         freezes=tuple(_freeze(freeze) for freeze in known.freezes),
+        remind=known.remind,
+        escalate=known.escalate,
+        on_call=known.on_call or "",
     )
 
 

@@ -18,7 +18,7 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from bot.board import BlocksRefused, Unchangeable
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
 from bot.core.people import Member
-from bot.messages.kit import Block, Message, Modal
+from bot.messages.kit import Block, Home, Message, Modal
 from bot.ports import File, Whisper
 
 log = logging.getLogger(__name__)
@@ -90,19 +90,21 @@ class Slack:
         )
 
     async def whisper(self, to: Whisper, message: Message) -> None:
-        """Tell one person something, best effort: by the address Slack gave us, else as an ephemeral message."""
+        """Tell one person something, best effort: by the address Slack gave us, else as an ephemeral or a direct message."""
         for blocks in (message.blocks, message.plain, ()):
             try:
                 if to.url is None or not await self._respond(to.url, message.text, blocks, replaces=to.replaces):
-                    await _write(
-                        self._web.chat_postEphemeral(channel=to.channel, user=to.person, text=message.text, blocks=_blocks(blocks) or None)
-                    )
+                    await self._tell(to, message.text, blocks)
             except BlocksRefused as error:
                 log.warning("A whisper is told in plainer form: %s", error)
                 continue
             except OutsideError as error:
                 log.warning("A whisper to %s was lost: %s", to.person, error)
             return
+
+    async def publish(self, person: str, home: Home) -> None:
+        """Show one person this on the app's own page, in place of what was there."""
+        await _write(self._web.views_publish(user_id=person, view={"type": "home", "blocks": _blocks(home.blocks)}))
 
     async def hand(self, person: str, file: File) -> None:
         """Give one person a file, in the app's direct messages with them. Raises Uncertain where they may have it."""
@@ -185,6 +187,14 @@ class Slack:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise NotNow(f"Slack could not be reached: {_named(error)}.") from error
         return {**_data(answer), "scopes": answer.headers.get("x-oauth-scopes") or answer.headers.get("X-OAuth-Scopes") or ""}
+
+    async def _tell(self, to: Whisper, text: str, blocks: Sequence[Block]) -> None:
+        """An ephemeral message in the channel; what belongs to no channel goes into the app's direct messages with the person."""
+        shown = _blocks(blocks) or None
+        if to.channel:
+            await _write(self._web.chat_postEphemeral(channel=to.channel, user=to.person, text=text, blocks=shown))
+        else:
+            await _write(self._web.chat_postMessage(channel=to.person, text=text, blocks=shown, unfurl_links=False, unfurl_media=False))
 
     async def _respond(self, url: str, text: str, blocks: Sequence[Block], *, replaces: bool) -> bool:
         """Answer by a response_url; False where Slack no longer takes it (30 minutes, 5 times)."""

@@ -61,12 +61,16 @@ class SqlStore:
             )
         return moved.rowcount == 1
 
-    async def operations_of(self, kind: str, subject: str | None = None) -> tuple[Operation, ...]:
-        """The operations of a kind, about a subject or about anything, oldest first."""
+    async def operations_of(self, kind: str, subject: str | None = None, *, states: tuple[str, ...] = ()) -> tuple[Operation, ...]:
+        """The operations of a kind, about a subject or about anything, in one of the states if any are named, oldest first."""
         async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(
-                "select * from operation where kind = %s and (%s::text is null or subject = %s) order by created, id",
-                (kind, subject, subject),
+                """
+                select * from operation
+                where kind = %(kind)s and (%(subject)s::text is null or subject = %(subject)s) and (%(any)s or state = any(%(states)s))
+                order by created, id
+                """,
+                {"kind": kind, "subject": subject, "any": not states, "states": list(states)},
             )
             return tuple(_operation(row) for row in await cursor.fetchall())
 

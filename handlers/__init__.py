@@ -1,12 +1,13 @@
 """What the bot does, one module per feature: this is the table of contents.
 
-Features never import each other. What several of them do alike is in `showing`, `once` and `ordering`, which answer to nothing themselves.
+Features never import each other. What several of them do alike is in `showing`, `looking`, `waiting`, `judging`, `guarding`, `once` and
+`ordering`, which answer to nothing themselves.
 """
 
 from __future__ import annotations
 
 from bot.routing import Router
-from handlers import approvals, audit, barriers, help, models, promotion, runs, signin, steering, training  # noqa: A004 the feature's own name
+from handlers import approvals, audit, barriers, help, home, models, promotion, reminders, runs, signin, steering, training  # noqa: A004 the feature's own name
 
 router = Router().include(
     runs.router,
@@ -17,6 +18,8 @@ router = Router().include(
     steering.router,
     barriers.router,
     audit.router,
+    reminders.router,
+    home.router,
     signin.router,
 )
 router.include(help.about(router))

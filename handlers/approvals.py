@@ -14,32 +14,30 @@ from datetime import timedelta
 from bot.core.approvals import Allowed, Answer, Approval, ApprovalState, Denied
 from bot.core.audit import Entry
 from bot.core.deciding import Case, Decider, changed, may_decide, still_needed
-from bot.core.models import Delivery
-from bot.core.policy import already, belongs, in_channel, model_of
+from bot.core.policy import already, belongs, decides_in, in_channel, model_of
 from bot.core.references import ApprovalOf, Ref, Unknown, token
-from bot.core.runs import asker, called
+from bot.core.runs import called
 from bot.core.team import Team
-from bot.messages.approvals import LATER, approval_card, approve_form, defer_form, pending_list, reason_errors, reassign_form, reject_form
-from bot.messages.kit import Message, Modal, Reply, channel_link
+from bot.messages.approvals import LATER, approval_card, approve_form, defer_form, reason_errors, reassign_form, reject_form, waiting_list
+from bot.messages.kit import Message, Modal, Reply
 from bot.messages.private import note, wrong_channel
 from bot.ports import Bot, Operation
 from bot.routing import Click, Request, Router, Submission, Usage
 from handlers.judging import Asks, approval_now, comment_of, deny, judged, operation_of, record, written
-from handlers.showing import about, asked_in_slack, question, read, refresh, votes
+from handlers.showing import about, question, read, refresh, votes
+from handlers.waiting import waiting_for
 
 router = Router()
-
-MOST = 15  # waiting approvals to look at
 
 DONE = {Answer.APPROVE: "Approved", Answer.REJECT: "Rejected"}
 
 
 @router.command("approve", "[run]")
 async def approve(bot: Bot, request: Request) -> Reply:
-    """List what waits for approval here, or show one run's or release's question."""
+    """List what waits for your approval, or show one run's or release's question."""
     match request.words:
         case ():
-            return await _list(bot, request.channel)
+            return await _list(bot, request)
         case (word,) if (ref := Ref.named(word)) is not None:
             return await _one(bot, request.channel, ref)
         case _:
@@ -127,22 +125,9 @@ async def reassigned(bot: Bot, submission: Submission) -> Reply:
 # Listing
 
 
-async def _list(bot: Bot, channel: str) -> Message:
-    here: list[Case] = []
-    elsewhere: dict[str, None] = {}
-    pending = [(one, environment) for one in await bot.pipelines.pending_approvals() if (environment := belongs(bot.team, one)) is not None]
-    # Runs and releases are told one after the other; those that have waited longest are listed.
-    for approval, environment in sorted(pending, key=lambda one: one[0].created)[:MOST]:
-        run = await read(bot.pipelines, approval.ref)
-        model = model_of(bot.team, run)
-        if model is None:
-            continue
-        if in_channel(model, channel):
-            asked = asker(run, await asked_in_slack(bot, run))
-            here.append(Case(run, model, environment, approval, Delivery(), asked))
-        else:
-            elsewhere[channel_link(model.channel)] = None
-    return pending_list(here, tuple(elsewhere))
+async def _list(bot: Bot, request: Request) -> Message:
+    waiting = await waiting_for(bot, request.person)
+    return waiting_list(waiting, bot.now(), buttons=decides_in(bot.team, request.channel))
 
 
 async def _one(bot: Bot, channel: str, ref: Ref) -> Message:

@@ -15,7 +15,7 @@ from bot.core.audit import Entry
 from bot.core.deciding import Case, Decider, may_decide
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, SignInNeeded, Uncertain
 from bot.core.people import Member, Person
-from bot.core.policy import already, belongs, full_member, in_channel, model_of
+from bot.core.policy import already, belongs, decides_in, full_member, model_of
 from bot.core.references import ApprovalOf, token
 from bot.core.runs import Run
 from bot.core.team import ADO
@@ -82,7 +82,7 @@ async def _case(bot: Bot, pipelines: Pipelines, reference: ApprovalOf, channel: 
     model, environment = model_of(bot.team, run), belongs(bot.team, approval)
     if model is None or environment is None:
         raise Refused("This is not decided on in Slack: callboard.toml does not list it as needing approval.")
-    if channel and not in_channel(model, channel):
+    if not decides_in(bot.team, channel):
         raise Refused(f"{model.name} is not decided on in this channel.")
     case = await question(bot, run, model, approval, environment)
     return replace(case, lock=await lock_of(bot, environment), glass=await glass_of(bot, run.ref, environment))

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterable
-from datetime import timedelta
 
 from bot.core.approvals import Approval
 from bot.core.errors import OutsideError
-from bot.core.models import ModelVersion
 from bot.core.policy import belongs, in_channel, model_of
 from bot.core.runs import Run, settled
 from bot.core.team import Model
@@ -18,19 +14,18 @@ from bot.messages.lists import RUNS, Standing, models_list, runs_list, status_ca
 from bot.messages.private import no_model_here, no_such_model, wrong_channel
 from bot.ports import Bot
 from bot.routing import Request, Router, Usage
+from handlers.looking import DAYS, recent, versions_of, whole
 from handlers.showing import read
 
 log = logging.getLogger(__name__)
 router = Router()
-
-DAYS = 7
 
 
 @router.command("models", "[model]")
 async def models(bot: Bot, request: Request) -> Reply:
     """List the models, or the registered versions of one."""
     if not request.words:
-        return models_list([Standing(model, await _versions(bot, model)) for model in bot.team.models.values()])
+        return models_list([Standing(model, await versions_of(bot, model)) for model in bot.team.models.values()])
     named = _named(bot, request)
     return named if isinstance(named, Message) else versions_list(named, await bot.models.versions(named.name))
 
@@ -41,9 +36,9 @@ async def runs(bot: Bot, request: Request) -> Reply:
     chosen = _chosen(bot, request)
     if isinstance(chosen, Message):
         return chosen
-    found = [run for model in chosen for run in await _recent(bot, model)]
+    found = [run for model in chosen for run in await recent(bot, model)]
     found.sort(key=lambda run: run.created, reverse=True)
-    return runs_list([*await _whole(bot, found[:RUNS]), *found[RUNS:]], DAYS)
+    return runs_list([*await whole(bot, found[:RUNS]), *found[RUNS:]], DAYS)
 
 
 @router.command("status", "[model]")
@@ -54,15 +49,15 @@ async def status(bot: Bot, request: Request) -> Reply:
         return chosen
     standings = []
     for model in chosen:
-        versions = await _versions(bot, model)
+        versions = await versions_of(bot, model)
         try:
-            active = [run for run in await _recent(bot, model) if not settled(run)]
-            recent: tuple[Run, ...] | None = tuple(await _whole(bot, active[:RUNS])) + tuple(active[RUNS:])
+            active = [run for run in await recent(bot, model) if not settled(run)]
+            found: tuple[Run, ...] | None = tuple(await whole(bot, active[:RUNS])) + tuple(active[RUNS:])
             waiting = await _waiting(bot, model)
         except OutsideError as error:
             log.warning("The runs of %s could not be read: %s", model.name, error)
-            recent, waiting = None, ()
-        standings.append(Standing(model, versions, recent, waiting))
+            found, waiting = None, ()
+        standings.append(Standing(model, versions, found, waiting))
     return status_card(standings)
 
 
@@ -82,27 +77,6 @@ def _named(bot: Bot, request: Request) -> Model | Message:
     if model is None:
         return no_such_model(request.words[0], tuple(bot.team.models.values()))
     return model if in_channel(model, request.channel) else wrong_channel(model)
-
-
-async def _versions(bot: Bot, model: Model) -> tuple[ModelVersion, ...] | None:
-    try:
-        return await bot.models.versions(model.name)
-    except OutsideError as error:
-        log.warning("The versions of %s could not be read: %s", model.name, error)
-        return None
-
-
-async def _recent(bot: Bot, model: Model) -> tuple[Run, ...]:
-    """The model's runs and releases of the last days, newest first; others may share its pipeline."""
-    since = bot.now() - timedelta(days=DAYS)
-    runs = [run for run in await bot.pipelines.recent(model.pipeline_id, since) if model_of(bot.team, run) == model]
-    releases = await bot.pipelines.recent_releases(model.release_id, since) if model.release_id is not None else ()
-    return tuple(sorted((*runs, *releases), key=lambda one: one.created, reverse=True))
-
-
-async def _whole(bot: Bot, found: Iterable[Run]) -> list[Run]:
-    """The runs with their stages, which alone tell what waits for approval and what kept the champion, and the releases with their runs."""
-    return await asyncio.gather(*(read(bot.pipelines, run.ref) for run in found))
 
 
 async def _waiting(bot: Bot, model: Model) -> tuple[Approval, ...]:

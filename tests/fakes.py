@@ -14,7 +14,7 @@ from bot.core.people import Account, Member, Person
 from bot.core.references import Ref, Thing
 from bot.core.runs import Failure, Order, Run, State
 from bot.core.team import Team
-from bot.messages.kit import Message
+from bot.messages.kit import Home, Message
 from bot.ports import Acting, Bot, File, Operation, Whisper
 from tests.examples import ACCOUNTS, ADA_ADO, ALAN_ADO, BOT_ADO, GRACE_ADO, MEMBERS, NOW, QUEUED, RADIA_ADO, TEAM
 
@@ -257,7 +257,8 @@ class FakeChat:
     members: dict[str, Member] = field(default_factory=lambda: {member.id: member for member in MEMBERS})
     whispers: list[tuple[Whisper, Message]] = field(default_factory=list)
     handed: list[tuple[str, File]] = field(default_factory=list)
-    errors: list[OutsideError] = field(default_factory=list)  # raised by `permalink` and `hand`
+    homes: dict[str, Home] = field(default_factory=dict)
+    errors: list[OutsideError] = field(default_factory=list)  # raised by `permalink`, `hand` and `publish`
 
     async def member(self, person: str) -> Member:
         if person not in self.members:
@@ -272,6 +273,11 @@ class FakeChat:
             raise self.errors.pop(0)
         return f"https://contoso.slack.com/archives/{channel}/p{ts.replace('.', '')}"
 
+    async def publish(self, person: str, home: Home) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.homes[person] = home
+
     async def hand(self, person: str, file: File) -> None:
         if self.errors:
             raise self.errors.pop(0)
@@ -280,13 +286,14 @@ class FakeChat:
 
 @dataclass
 class FakeBoard:
-    """The board in memory: what each channel shows now, and how often it was asked."""
+    """The board in memory: what each channel shows now, and how often it was asked. While Slack is `away`, nothing has been posted yet."""
 
     shown: dict[tuple[str, str], Message] = field(default_factory=dict)
     under: dict[tuple[str, str], str | None] = field(default_factory=dict)
     files: dict[tuple[str, str], File] = field(default_factory=dict)
     shows: int = 0
     readings: int = 0
+    away: bool = False
 
     async def reading(self) -> int:
         self.readings += 1
@@ -306,7 +313,8 @@ class FakeBoard:
 
     async def where(self, channel: str, subject: str) -> str | None:
         known = [*self.shown]
-        return f"1795426200.{known.index((channel, subject)):06d}" if (channel, subject) in self.shown else None
+        posted = (channel, subject) in self.shown and not self.away
+        return f"1795426200.{known.index((channel, subject)):06d}" if posted else None
 
 
 @dataclass
@@ -330,8 +338,9 @@ class FakeStore:
         self.operations[id] = replace(known, state=to, result=result)
         return True
 
-    async def operations_of(self, kind: str, subject: str | None = None) -> tuple[Operation, ...]:
-        return tuple(one for one in self.operations.values() if one.kind == kind and subject in {None, one.subject})
+    async def operations_of(self, kind: str, subject: str | None = None, *, states: tuple[str, ...] = ()) -> tuple[Operation, ...]:
+        known = [one for one in self.operations.values() if one.kind == kind and subject in {None, one.subject}]
+        return tuple(one for one in known if not states or one.state in states)
 
     async def record(self, entry: Entry) -> None:
         self.audit.append(entry)

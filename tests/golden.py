@@ -9,13 +9,13 @@ import json
 import os
 from pathlib import Path
 
-from bot.messages.kit import Message, Modal
+from bot.messages.kit import Home, Message, Modal
 from bot.messages.limits import problems
 
 FOLDER = Path(__file__).parent / "golden"
 
 
-def matches(name: str, thing: Message | Modal) -> bool:
+def matches(name: str, thing: Message | Modal | Home) -> bool:
     """Whether the message is the committed one; it must be within Slack's limits in any case."""
     assert problems(thing) == ()
     shown = json.dumps(_as_json(thing), indent=2, ensure_ascii=False) + "\n"
@@ -27,7 +27,9 @@ def matches(name: str, thing: Message | Modal) -> bool:
     return True
 
 
-def _as_json(thing: Message | Modal) -> dict[str, object]:
+def _as_json(thing: Message | Modal | Home) -> dict[str, object]:
+    if isinstance(thing, Home):
+        return {"blocks": list(thing.blocks)}
     if isinstance(thing, Modal):
         return {
             "title": thing.title,

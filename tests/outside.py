@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from bot.messages.kit import Message, Modal
+from bot.messages.kit import Home, Message, Modal
 
 EVIL = (
     "<!channel>",
@@ -43,7 +43,7 @@ hostile_url = st.one_of(
 )
 
 
-def markup(thing: Message | Modal) -> Iterator[str]:
+def markup(thing: Message | Modal | Home) -> Iterator[str]:
     """Every text of a message that Slack reads as markup."""
     if isinstance(thing, Message):
         yield thing.text
@@ -65,6 +65,6 @@ def _inside(part: Any) -> Iterator[str]:
             return
 
 
-def unescaped(thing: Message | Modal) -> list[str]:
+def unescaped(thing: Message | Modal | Home) -> list[str]:
     """Markup of the outside world that would have an effect."""
     return [text for text in markup(thing) for evil in EVIL[:4] if evil[:-1] in text or evil[:10] in text]

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,25 +20,28 @@ import pytest
 from aiohttp import encode_basic_auth, web
 from slack_sdk.web.async_client import AsyncWebClient
 
+import handlers
 from bot.app import BUGS_WAIT, EVENTS_WAIT, PEOPLE_WAIT, STALE_BUTTON, Callboard, Work, groups
+from bot.core.approvals import Answer
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
 from bot.core.events import Event, ReleaseMoved, RunMoved, StageMoved
 from bot.core.team import Team
 from bot.database import Database
-from bot.doors import CLICK, COMMAND, HOOK, LARGEST, NOT_NOW, SUBMISSION
+from bot.doors import CLICK, COMMAND, HOOK, LARGEST, NOT_NOW, SUBMISSION, VISIT
 from bot.inbox import Delivery, Done, Later, Outcome, Parked, parked
 from bot.interactions import evidence
-from bot.messages.kit import Message, Modal, Reply
+from bot.messages.kit import Home, Message, Modal, Reply
 from bot.ports import Bot, Whisper
-from bot.routing import Click, Request, Router, Submission, Usage
+from bot.routing import Click, Request, Router, Submission, Usage, Visit
 from bot.settings import EnvironmentVariables, Settings, Workspace
 from bot.slack import TIMEOUT
-from sandbox.names import ADA
+from sandbox.names import ADA, GRACE
 from sandbox.processes import free_port
 from sandbox.slack.delivery import sign
 from sandbox.slack.person import Person
 from sandbox.slack.server import Slack
-from tests.examples import CHANNEL, NOW, TEAM
+from tests.artifacts import delivered, smoke
+from tests.examples import CHANNEL, NOW, PENDING, TEAM, V3, WAITING
 from tests.fakes import World
 from tests.sandboxes import proxy, sandbox, the, trust
 
@@ -72,6 +75,15 @@ def run_moved(run_id: int = 480, notification: int = 1, kind: str = "ms.vss-pipe
     }
 
 
+BUTTONS = {
+    "type": "actions",
+    "elements": [
+        {"type": "button", "action_id": "ask", "text": {"type": "plain_text", "text": "Approve"}, "value": "480"},
+        {"type": "button", "action_id": "start", "text": {"type": "plain_text", "text": "Start"}, "value": "480"},
+    ],
+}
+
+
 @dataclass
 class Feature:
     """A feature that notes what it is called with. `errors` are raised, one per call; `replies` are answered, one per call."""
@@ -79,6 +91,8 @@ class Feature:
     calls: list[object] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
+    mishaps: list[Exception] = field(default_factory=list)  # raised by the page, one per visit
 
     @property
     def router(self) -> Router:
@@ -113,6 +127,13 @@ class Feature:
         @router.submit("approve", check=check)
         async def approve(_: Bot, submission: Submission) -> Reply:
             return self._called(submission)
+
+        @router.home
+        async def home(_: Bot, visit: Visit) -> Home:
+            self.visits.append(visit)
+            if self.mishaps:
+                raise self.mishaps.pop(0)
+            return Home([BUTTONS])
 
         return router
 
@@ -152,13 +173,20 @@ class House:
 
 @asynccontextmanager
 async def serving(
-    database: Database, web_client: AsyncWebClient, shared: aiohttp.ClientSession, port: int, told: Settings | None = None
+    database: Database,
+    web_client: AsyncWebClient,
+    shared: aiohttp.ClientSession,
+    port: int,
+    told: Settings | None = None,
+    *,
+    router: Router | None = None,
+    around: World | None = None,
 ) -> AsyncIterator[House]:
-    """The bot with a feature of the test's, listening on the port."""
-    feature, around = Feature(), World()
+    """The bot with a feature of the test's, or with those of `router`, listening on the port."""
+    feature, around = Feature(), around or World()
     callboard = Callboard(
         told or settings(),
-        feature.router,
+        router or feature.router,
         database=database,
         web_client=web_client,
         session=shared,
@@ -301,10 +329,11 @@ class Desk:
 
     feature: Feature = field(default_factory=Feature)
     screen: FakeScreen = field(default_factory=FakeScreen)
+    world: World = field(default_factory=World)
 
     async def gets(self, *deliveries: Delivery) -> list[Outcome]:
         """The outcomes of deliveries worked off together."""
-        return list(await Work(World().bot, self.screen, self.feature.router)(deliveries))
+        return list(await Work(self.world.bot, self.screen, self.feature.router, workspace=lambda: "T0CONTOSO")(deliveries))
 
 
 def hook_delivery(run_id: int = 480, number: int = 1, *, attempts: int = 0, body: object = None) -> Delivery:
@@ -337,6 +366,25 @@ def clicked(action: str = "start", *, ephemeral: bool = False, view: str | None 
         "trigger_id": "2.2",
     }
     return Delivery("click:2.2", f"person:{ADA.slack}", CLICK, evidence(body, view), NOW)
+
+
+def visited(*, tab: str = "home", team: str = "T0CONTOSO", attempts: int = 0) -> Delivery:
+    """A kept visit of Ada's to the app's own page."""
+    event = {"type": "app_home_opened", "user": ADA.slack, "tab": tab, "channel": "D0ADA0001"}
+    body = {"type": "event_callback", "event_id": "Ev1", "team_id": team, "event": event}
+    return Delivery("visit:Ev1", f"person:{ADA.slack}", VISIT, evidence(body, None), NOW, attempts)
+
+
+def clicked_at_home(action: str = "start", *, view: str | None = None) -> Delivery:
+    """A kept click of Ada's on the app's own page."""
+    body = {
+        "user": {"id": ADA.slack},
+        "container": {"type": "view", "view_id": "V9"},
+        "view": {"id": "V9", "type": "home", "blocks": [BUTTONS]},
+        "actions": [{"action_id": action, "value": "480"}],
+        "trigger_id": "3.3",
+    }
+    return Delivery("click:3.3", f"person:{ADA.slack}", CLICK, evidence(body, view), NOW)
 
 
 def sent(callback: str = "approve") -> Delivery:
@@ -561,6 +609,77 @@ async def test_a_submission_is_answered_where_its_dialog_came_from(desk: Desk) -
     assert desk.screen.told == [(Whisper(ADA.slack, CHANNEL), "fine")]
 
 
+async def test_whoever_looks_at_the_page_is_shown_it(desk: Desk) -> None:
+    outcome = await desk.gets(visited())
+
+    assert outcome == [Done()]
+    assert desk.feature.visits == [Visit("visit:Ev1", ADA.slack)]
+    assert desk.world.chat.homes == {ADA.slack: Home([BUTTONS])}
+    assert desk.screen.told == []
+
+
+@pytest.mark.parametrize("delivery", [visited(tab="messages"), visited(team="T0PARTNER")])
+async def test_another_tab_and_another_workspace_are_shown_nothing(desk: Desk, delivery: Delivery) -> None:
+    assert await desk.gets(delivery) == [Done()]
+    assert desk.feature.visits == []
+
+
+async def test_without_a_page_nothing_is_shown(desk: Desk) -> None:
+    work = Work(desk.world.bot, desk.screen, Router())
+
+    assert await work([visited()]) == [Done()]
+    assert desk.world.chat.homes == {}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "error", "expected"),
+    [
+        (0, NotNow("Slack asks for a pause."), Later),
+        (0, Uncertain("The answer was lost."), Later),
+        (PEOPLE_WAIT - 1, NotNow("Slack asks for a pause."), Done),
+        (0, Refused("The page is not enabled."), Done),
+        (0, KeyError("oops"), Parked),
+    ],
+)
+async def test_what_a_page_s_error_comes_to(desk: Desk, attempts: int, error: Exception, expected: type[Outcome]) -> None:
+    desk.feature.mishaps = [error]
+
+    (outcome,) = await desk.gets(visited(attempts=attempts))
+
+    assert isinstance(outcome, expected)
+    assert desk.screen.told == []
+
+
+async def test_what_was_done_on_the_page_is_answered_in_person_and_the_page_is_shown_anew(desk: Desk) -> None:
+    await desk.gets(clicked_at_home())
+
+    assert desk.feature.calls == [Click("click:3.3", ADA.slack, "", "start", "480")]
+    assert desk.screen.told == [(Whisper(ADA.slack, ""), "fine")]
+    assert desk.feature.visits == [Visit("click:3.3", ADA.slack)]
+
+
+async def test_a_refusal_shows_the_page_anew_and_a_dialog_leaves_it(desk: Desk) -> None:
+    desk.feature.errors = [Gone("There is no such approval any more.")]
+    await desk.gets(clicked_at_home())
+    refused = len(desk.feature.visits)
+    desk.feature.replies = [Modal("Approve", [], "approve")]
+    await desk.gets(clicked_at_home("ask", view="V1"))
+
+    assert (refused, len(desk.feature.visits)) == (1, 1)
+
+
+async def test_a_page_that_cannot_be_shown_anew_undoes_nothing(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.feature.mishaps = [NotNow("Slack asks for a pause.")]
+
+    assert await desk.gets(clicked_at_home()) == [Done()]
+    assert "Slack asks for a pause." in caplog.text
+
+
+def test_there_is_one_page() -> None:
+    with pytest.raises(ValueError, match="own page is taken twice"):
+        Router().include(Feature().router).home(Feature().router.at_home or pytest.fail("no page"))
+
+
 async def test_a_timer_that_fails_is_logged_and_runs_again(caplog: pytest.LogCaptureFixture) -> None:
     router, errors = Router(), [KeyError("x"), NotNow("Busy."), None]
 
@@ -606,7 +725,9 @@ class Place:
 
 
 @asynccontextmanager
-async def place(folder: Path, database: Database, told: Callable[[Slack], Settings]) -> AsyncIterator[Place]:
+async def place(
+    folder: Path, database: Database, told: Callable[[Slack], Settings], *, router: Router | None = None, around: World | None = None
+) -> AsyncIterator[Place]:
     """A bot that reaches Slack through the sandbox's proxy."""
     port = free_port()
     async with sandbox(folder, Slack, bot_url=f"http://127.0.0.1:{port}") as world:
@@ -614,7 +735,7 @@ async def place(folder: Path, database: Database, told: Callable[[Slack], Settin
         connector = aiohttp.TCPConnector(ssl=trust(world))
         async with aiohttp.ClientSession(connector=connector, proxy=proxy(world), timeout=TIMEOUT) as shared:
             client = AsyncWebClient(slack.bot_token, session=shared, proxy=proxy(world), ssl=trust(world), retry_handlers=[])
-            async with serving(database, client, shared, port, told(slack)) as house:
+            async with serving(database, client, shared, port, told(slack), router=router, around=around) as house:
                 async with asyncio.timeout(30):
                     while (await house.ready())[0] != 200:  # noqa: ASYNC110 as any probe does
                         await asyncio.sleep(0.01)
@@ -692,6 +813,72 @@ async def test_a_button_is_answered_and_a_link_needs_no_answer(town: Place) -> N
 
 
 @pytest.mark.world
+async def test_the_page_is_shown_when_it_is_opened_and_after_what_is_done_there(town: Place) -> None:
+    town.slack.world.faults.arm("slack.duplicate_delivery")
+    reason = {
+        "type": "input",
+        "block_id": "reason",
+        "label": {"type": "plain_text", "text": "Why?"},
+        "element": {"type": "plain_text_input", "action_id": "text"},
+    }
+    town.feature.replies = [Modal("Approve", [reason], "approve", "Approve"), Message("Approved.")]
+
+    await town.ada.opens_home()
+    await town.slack.wait_for(lambda: town.slack.home(ADA.slack))
+    await town.ada.clicks("home", "ask")
+    await town.slack.wait_for(lambda: (view := town.ada.modal()) and view["callback_id"] == "approve")
+    await town.ada.fills(values={"reason": "Fits"})
+    direct = town.slack.workspace.direct(ADA.slack)["id"]
+    await town.slack.wait_for(lambda: [message["text"] for message in town.slack.messages(direct)] == ["Approved."])
+    await town.slack.wait_for(lambda: len(town.feature.visits) == 2)
+
+    click, submission = town.feature.calls
+    assert isinstance(click, Click)
+    assert isinstance(submission, Submission)
+    assert (click.channel, submission.channel) == ("", "")
+
+
+@pytest.mark.world
+async def test_what_waits_is_decided_on_from_the_page(tmp_path: Path, database: Database) -> None:
+    around = World()
+    around.pipelines.runs[480] = replace(WAITING, committer=None)
+    around.pipelines.waiting[480] = (PENDING,)
+    around.pipelines.artifacts[480, "delivery"] = delivered()
+    around.pipelines.artifacts[480, "qa"] = {"qa.json": smoke("qa")}
+    around.models.known["diabetes"] = (V3,)
+
+    def told(slack: Slack) -> Settings:
+        return settings(SLACK_SIGNING_SECRET=slack.signing_secret)
+
+    async with place(tmp_path, database, told, router=handlers.router, around=around) as town:
+        grace = Person(town.slack, GRACE)
+        await grace.opens_home()
+        before = await town.slack.wait_for(lambda: town.slack.home(GRACE.slack))
+        await grace.clicks("home", "approve")
+        await town.slack.wait_for(lambda: (view := grace.modal()) and view["callback_id"] == "approve")
+        await grace.fills(values={"reason": "Fits the plan"})
+        direct = town.slack.workspace.direct(GRACE.slack)["id"]
+        said = await town.slack.wait_for(lambda: [message["text"] for message in town.slack.messages(direct)])
+        await town.slack.wait_for(lambda: (home := town.slack.home(GRACE.slack)) and "Nothing waits for you." in str(home["blocks"]))
+
+    assert "diabetes version 4" in str(before)
+    assert said == ["Approved, and on record in Azure DevOps."]
+    assert [answer for _, answer, _ in around.pipelines.decisions] == [Answer.APPROVE]
+
+
+@pytest.mark.world
+async def test_while_nothing_can_be_kept_a_visit_is_asked_for_again(town: Place) -> None:
+    await town.house.callboard.inbox.stop()
+    body = json.dumps({"type": "event_callback", "event_id": "Ev1", "event": {"type": "app_home_opened", "user": ADA.slack, "tab": "home"}})
+    stamp = str(int(time.time()))
+    signature = sign(town.slack.signing_secret, stamp, body.encode())
+    headers = {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": signature, "Content-Type": "application/json"}
+
+    async with town.house.session.post(f"{town.house.url}/slack/events", data=body, headers=headers) as answer:
+        assert answer.status == 503
+
+
+@pytest.mark.world
 async def test_while_nothing_can_be_kept_a_person_is_told_so(town: Place) -> None:
     await town.house.callboard.inbox.stop()
 
@@ -740,6 +927,8 @@ async def test_over_socket_mode_everything_is_the_same(tmp_path: Path, database:
     async with place(tmp_path, database, told) as town:
         await town.ada.types("/retrain diabetes")
         await town.told("fine")
+        await town.ada.opens_home()
+        await town.slack.wait_for(lambda: town.slack.home(ADA.slack))
 
         sockets = town.slack.delivery.sockets
 

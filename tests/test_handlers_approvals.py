@@ -84,24 +84,30 @@ def said(reply: Reply) -> str:
 # Listing
 
 
-async def test_what_waits_is_listed(world: Everything) -> None:
-    assert said(await approve(world.bot, asking())) == "1 waiting for approval: diabetes to Prod (run 480)."
+async def test_what_waits_is_listed_with_buttons_that_carry_its_facts(world: Everything) -> None:
+    reply = await approve(world.bot, asking())
 
-
-async def test_what_waits_elsewhere_is_named_and_not_shown(world: Everything) -> None:
-    reply = await approve(world.bot, asking(channel=ELSEWHERE))
-
-    assert said(reply) == "Nothing waits for approval here."
+    assert said(reply) == "1 waiting for you: diabetes version 4 to Prod (run 480)."
     assert isinstance(reply, Message)
-    assert "More waits in <#C0MLDELIV>" in str(reply.blocks)
+    assert f"run/480/{PENDING.id}/{FACTS}" in str(reply.blocks)
 
 
-async def test_what_is_not_decided_on_here_is_not_listed(world: Everything) -> None:
-    world.pipelines.waiting[480] = (replace(PENDING, environment="qa", stage="qa"),)
-    world.pipelines.waiting[481] = (replace(PENDING, run_id=481),)
-    world.pipelines.runs[481] = replace(WAITING, id=481, pipeline_id=99)
+async def test_what_waits_for_others_is_only_counted(world: Everything) -> None:
+    asked = await approve(world.bot, replace(asking(), person=ADA.id))
+    not_listed = await approve(world.bot, replace(asking(), person=ALAN.id))
 
-    assert said(await approve(world.bot, asking())) == "Nothing waits for approval here."
+    assert said(asked) == said(not_listed) == "Nothing waits for you. 1 waits for others."
+
+
+async def test_where_nothing_is_decided_the_list_has_no_buttons(world: Everything) -> None:
+    there, here = await approve(world.bot, asking(channel=ELSEWHERE)), await approve(world.bot, asking(channel="C0CHURN00"))
+
+    assert said(there) == said(here)
+    assert isinstance(there, Message)
+    assert isinstance(here, Message)
+    assert "Decide in the model's channel" in str(there.blocks)
+    assert not [block for block in there.blocks if block["type"] == "actions"]
+    assert [block for block in here.blocks if block["type"] == "actions"]
 
 
 @pytest.mark.parametrize("word", ["480", "#480"])
@@ -413,7 +419,8 @@ async def test_what_changed_while_one_wrote_is_not_decided_on(world: Everything)
 async def test_a_button_that_somebody_edited_or_took_elsewhere_changes_nothing(world: Everything) -> None:
     with pytest.raises(Refused, match="not decided on in this channel"):
         await ask_to_approve(world.bot, replace(CLICK, channel=ELSEWHERE))
-    assert isinstance(await ask_to_approve(world.bot, replace(CLICK, channel="")), Modal), "from the app's Home"
+    for channel in ("", "D0GRACE01", "C0CHURN00"):
+        assert isinstance(await ask_to_approve(world.bot, replace(CLICK, channel=channel)), Modal), "from Home, or from a list elsewhere"
     world.board.shown.clear()
     assert "Approved" in said(await approved(world.bot, FORM)), "where there is no card there is no link to it"
     assert "slack.com" not in world.pipelines.decisions[0][2]

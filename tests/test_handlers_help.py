@@ -55,4 +55,4 @@ def test_every_command_button_and_form_of_the_product_is_there() -> None:
     }
     assert set(router.forms) == {"retrain", "approve", "reject", "defer", "reassign"}
     assert router.buttons["approve"].opens == "Approve"
-    assert [timer.cron for timer in router.timers.values()] == ["* * * * *"]
+    assert [timer.cron for timer in router.timers.values()] == ["* * * * *"] * 2

@@ -262,7 +262,7 @@ async def test_releases_that_wait_are_listed_and_shown_by_their_number(world: Ev
     one = await approve(world.bot, asking("approve", "release/12"))
     world.pipelines.release_waiting[12] = ()
 
-    assert "diabetes to Prod (release/12)" in said(listed)
+    assert "diabetes version 4 to Prod (release/12)" in said(listed)
     assert "🚦 Approval needed: diabetes version 4 to Prod, release Release-12" in said(one)
     assert said(await approve(world.bot, asking("approve", "release/12"))) == "Release Release-12 does not wait for approval."
 
@@ -271,7 +271,7 @@ async def test_what_others_wait_for_does_not_keep_a_release_from_the_list(world:
     for number in range(500, 520):
         world.pipelines.waiting[number] = (replace(PENDING, id=f"a{number}", run_id=number, environment="theirs"),)
 
-    assert "diabetes to Prod (release/12)" in said(await approve(world.bot, asking("approve")))
+    assert "diabetes version 4 to Prod (release/12)" in said(await approve(world.bot, asking("approve")))
 
 
 async def test_the_glass_is_broken_for_a_release(world: Everything) -> None:

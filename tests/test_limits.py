@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bot.messages.kit import (
     Block,
+    Home,
     Message,
     Modal,
     actions,
@@ -202,6 +203,7 @@ blocks = st.one_of(
 def test_whatever_is_made_to_fit_does(text: str, parts: list[Block]) -> None:
     assert problems(fit(Message(text, parts))) == ()
     assert problems(fit(Modal(text, parts, submit="Send"))) == ()
+    assert problems(fit(Home(parts * 2))) == ()
 
 
 @given(st.lists(blocks, max_size=10))
@@ -219,6 +221,8 @@ def test_the_local_slack_takes_every_golden_message(path: Any) -> None:
         view = {"type": "modal", "blocks": golden["blocks"]}
         view |= {key: plain_text(golden[key]) for key in ("title", "submit", "close") if golden[key]}
         assert [str(problem) for problem in check_view(view)] == []
+    elif golden.keys() == {"blocks"}:
+        assert [str(problem) for problem in check_view({"type": "home"} | golden)] == []
     else:
         for name in ("blocks", "plain"):
             assert [str(problem) for problem in check_blocks(golden[name])] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -14,15 +15,16 @@ from bot.core.models import Delivery, Image, ModelVersion
 from bot.core.people import Asker, Person
 from bot.core.references import Thing
 from bot.core.team import Duty, Environment, People
+from bot.core.waiting import Waiting, Yours
 from bot.messages.approvals import (
     REASON,
     approval_card,
     approve_form,
     defer_form,
-    pending_list,
     reason_errors,
     reassign_form,
     reject_form,
+    waiting_list,
 )
 from bot.messages.limits import problems
 from tests.examples import (
@@ -33,6 +35,7 @@ from tests.examples import (
     DELIVERY,
     DEPLOYING,
     DIABETES,
+    NOW,
     PENDING,
     REFUSED,
     REJECTED,
@@ -45,7 +48,7 @@ from tests.examples import (
 from tests.golden import matches
 from tests.outside import hostile, unescaped
 from tests.test_messages_comparisons import comparisons
-from tests.test_messages_runs import moments, people, runs
+from tests.test_messages_runs import moments, people, runs, times
 
 ADA = Asker("Ada Lovelace", "U0ADA0001")
 OPEN = Case(WAITING, DIABETES, TEAM.environments["prod"], PENDING, DELIVERY, ADA, V3)
@@ -59,7 +62,7 @@ approvals = st.builds(
     attempt=st.integers(1, 99),
     environment=hostile,
     state=states,
-    created=moments.filter(lambda at: at is not None),
+    created=times,
     steps=st.lists(steps, max_size=3).map(tuple),
     instructions=hostile,
 )
@@ -192,13 +195,23 @@ def test_a_reason_is_required_and_must_fit(reason: str, errors: dict[str, str]) 
     assert reason_errors({"reason": reason}) == errors
 
 
-def test_what_waits_is_listed_with_its_buttons() -> None:
-    assert matches("approve-list", pending_list([OPEN, replace(OPEN, approval=replace(PENDING, id="a2"))], ("<#C0CHURN00>",)))
-    assert matches("approve-list-empty", pending_list([]))
+def test_what_waits_for_somebody_is_listed_with_its_buttons_oldest_first() -> None:
+    locked = replace(OPEN, approval=replace(PENDING, id="a2", created=NOW - timedelta(hours=5)), asker=None)
+    waiting = Waiting((Yours(locked, "prod is locked since 2026-11-23 09:00 UTC: the <fair>"), Yours(OPEN)), more=1, others=2)
+
+    assert matches("approve-list", waiting_list(waiting, NOW + timedelta(minutes=50)))
+    assert matches("approve-list-elsewhere", waiting_list(waiting, NOW + timedelta(minutes=50), buttons=False))
+    assert matches("approve-list-empty", waiting_list(Waiting(others=1), NOW))
+    assert waiting_list(Waiting(), NOW).text == "Nothing waits for you."
 
 
 @given(questions)
 def test_whatever_the_outside_says_slack_takes_it_and_nothing_in_it_works(question: Case) -> None:
-    for thing in (approval_card(question), approve_form(question), reject_form(question), pending_list([question] * 3)):
+    for thing in (
+        approval_card(question),
+        approve_form(question),
+        reject_form(question),
+        waiting_list(Waiting((Yours(question, question.model.name),) * 10, 3, 3), NOW),
+    ):
         assert problems(thing) == ()
         assert unescaped(thing) == []

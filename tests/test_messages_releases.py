@@ -7,7 +7,8 @@ from dataclasses import replace
 from bot.core.approvals import ApprovalState
 from bot.core.deciding import Case, Decided
 from bot.core.people import Asker
-from bot.messages.approvals import approval_card, pending_list
+from bot.core.waiting import Waiting, Yours
+from bot.messages.approvals import approval_card, waiting_list
 from tests.examples import DELIVERY, GRACE, GRACE_ADO, NOW, RELEASE_DONE, RELEASE_PENDING, RELEASE_WAITING, RELEASING, V3
 from tests.golden import matches
 
@@ -24,7 +25,7 @@ OPEN = Case(
 
 def test_prod_is_asked_for_by_a_release() -> None:
     assert matches("release-approval-open", approval_card(OPEN))
-    assert "diabetes version 4 to Prod (release/12)" in pending_list([OPEN]).text
+    assert "diabetes version 4 to Prod (release/12)" in waiting_list(Waiting((Yours(OPEN),)), NOW).text
 
 
 def test_after_the_deployment_it_is_asked_whether_it_may_stay() -> None:

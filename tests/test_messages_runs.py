@@ -53,7 +53,8 @@ RELEASES = {
     "resting": released(State.PENDING, State.PENDING, State.PENDING),
 }
 
-moments = st.none() | st.datetimes(min_value=NOW.replace(tzinfo=None, year=1990)).map(lambda at: at.replace(tzinfo=NOW.tzinfo))
+times = st.datetimes(min_value=NOW.replace(tzinfo=None, year=1990)).map(lambda at: at.replace(tzinfo=NOW.tzinfo))
+moments = st.none() | times
 people = st.none() | st.builds(Person, hostile, st.none() | hostile)
 stages = st.builds(
     Stage,
@@ -75,7 +76,7 @@ runs = st.builds(
     branch=hostile,
     commit=hostile,
     url=hostile_url,
-    created=moments.filter(lambda at: at is not None),
+    created=times,
     started=moments,
     finished=moments,
     reason=hostile | st.just("manual"),

@@ -681,48 +681,47 @@ async def test_a_bad_view_is_refused_with_a_pointer(bot: Bot) -> None:
     assert answer["response_metadata"]["messages"] == ["[ERROR] must be less than 25 characters [json-pointer:/view/title/text]"]
 
 
-def with_home(folder: Path) -> Path:
-    """The manifest, asking for a Home tab and to hear when it is opened."""
+def without_home(folder: Path) -> Path:
+    """The manifest of an app that does not ask to hear when its Home tab is opened."""
     manifest = json.loads(FILE.read_text())
-    manifest["features"]["app_home"]["home_tab_enabled"] = True
-    manifest["settings"]["event_subscriptions"] = {"bot_events": ["app_home_opened"]}
+    del manifest["settings"]["event_subscriptions"]
     file = folder / "manifest.json"
     file.write_text(json.dumps(manifest))
     return file
 
 
-async def test_app_home_is_opened_published_and_clicked(tmp_path: Path) -> None:
+async def test_app_home_is_opened_published_and_clicked(bot: Bot) -> None:
     clicks: list[str] = []
-    async with living(tmp_path, lambda world: Slack(world, with_home(tmp_path))) as bot:
-
-        @bot.app.event("app_home_opened")
-        async def home(event: dict[str, Any], client: AsyncWebClient) -> None:
-            await client.views_publish(user_id=event["user"], view={"type": "home", "blocks": buttons(button("go"))})
-
-        @bot.app.action("go")
-        async def go(ack: AsyncAck, body: dict[str, Any]) -> None:
-            clicks.append(body["container"]["type"])
-            await ack()
-
-        await bot.ada.opens_home()
-        await bot.slack.wait_for(lambda: bot.slack.home(ADA.slack))
-        await bot.ada.clicks(HOME, "go")
-
-        assert clicks == ["view"]
-        assert bot.slack.home(GRACE.slack) is None
-
-
-async def test_an_app_that_did_not_ask_does_not_hear_of_its_home(bot: Bot) -> None:
-    opened: list[str] = []
 
     @bot.app.event("app_home_opened")
-    async def home(event: dict[str, Any]) -> None:
-        opened.append(event["user"])
+    async def home(event: dict[str, Any], client: AsyncWebClient) -> None:
+        await client.views_publish(user_id=event["user"], view={"type": "home", "blocks": buttons(button("go"))})
+
+    @bot.app.action("go")
+    async def go(ack: AsyncAck, body: dict[str, Any]) -> None:
+        clicks.append(body["container"]["type"])
+        await ack()
 
     await bot.ada.opens_home()
-    await bot.ada.types("/nonsense")
+    await bot.slack.wait_for(lambda: bot.slack.home(ADA.slack))
+    await bot.ada.clicks(HOME, "go")
 
-    assert opened == []
+    assert clicks == ["view"]
+    assert bot.slack.home(GRACE.slack) is None
+
+
+async def test_an_app_that_did_not_ask_does_not_hear_of_its_home(tmp_path: Path) -> None:
+    opened: list[str] = []
+    async with living(tmp_path, lambda world: Slack(world, without_home(tmp_path))) as bot:
+
+        @bot.app.event("app_home_opened")
+        async def home(event: dict[str, Any]) -> None:
+            opened.append(event["user"])
+
+        await bot.ada.opens_home()
+        await bot.ada.types("/nonsense")
+
+        assert opened == []
 
 
 # Socket Mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,8 @@ def test_the_example_team_is_read() -> None:
     assert team.environments["prod"].needs_approval
     assert team.environments["prod"].approvers == People(frozenset({"S0RELEASE"}))
     assert not team.environments["qa"].needs_approval
+    prod = team.environments["prod"]
+    assert (prod.remind, prod.escalate, prod.on_call) == ((timedelta(hours=4), timedelta(hours=24)), timedelta(hours=8), "S0ONCALL")
     model = team.models["diabetes"]
     assert (model.pipeline_id, model.channel, model.branch) == (1, "C0MLDELIV", "refs/heads/main")
     assert [metric.name for metric in model.metrics] == ["mae", "rmse", "r2"]
@@ -154,6 +157,47 @@ def test_freezes_are_weekly_or_once(tmp_path: Path, lines: str, said: str | None
         assert load(environ).team.environments["qa"].freezes[0].reason == "rest"
     else:
         assert mistakes(environ) == (f"environments.qa.freezes.0: {said}",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('remind = ["4h", "24h"]', 'remind = ["24h", "4h"]', "environments.prod: `remind` is not in ascending order."),
+        ('remind = ["4h", "24h"]', 'remind = ["4h", "4h"]', "environments.prod: `remind` is not in ascending order."),
+        ('remind = ["4h", "24h"]', 'remind = ["30m", "4h"]', "environments.prod: two of `remind` are less than four hours apart."),
+        (
+            'on_call = "S0ONCALL"',
+            "",
+            "environments.prod: `escalate` needs `on_call`, the Slack user group that is told then.",
+        ),
+        (
+            'on_call = "S0ONCALL"',
+            'on_call = "U0GRACE01"',
+            "environments.prod.on_call does not look right: it should match ^S[A-Z0-9]{2,20}$.",
+        ),
+        (
+            'stage = "qa"',
+            'stage = "qa"\nremind = ["4h"]',
+            "environments.qa: `remind` and `escalate` are for an environment that needs approval.",
+        ),
+        *(
+            (
+                'escalate = "8h"',
+                f"escalate = {wrong}",
+                "environments.prod.escalate: a length of time is a whole number of minutes, hours or days, such as 30m, 4h or 2d.",
+            )
+            for wrong in ('"8"', "8", '"0h"', '"1.5h"', '"PT8H"', '"-8h"', '"99999d"')
+        ),
+    ],
+)
+def test_a_mistake_in_when_people_are_told_is_said_in_words(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert mistakes(with_file(tmp_path, old, new)) == (said,)
+
+
+def test_lengths_of_time_are_minutes_hours_or_days(tmp_path: Path) -> None:
+    prod = load(with_file(tmp_path, 'remind = ["4h", "24h"]', 'remind = ["30m", "5h", "2d"]')).team.environments["prod"]
+
+    assert prod.remind == (timedelta(minutes=30), timedelta(hours=5), timedelta(days=2))
 
 
 def test_a_model_has_rights_and_approvers_of_its_own(tmp_path: Path) -> None:

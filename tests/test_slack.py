@@ -16,7 +16,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.board import BlocksRefused, Unchangeable, Wall
 from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
 from bot.core.people import Member
-from bot.messages.kit import Message, Modal
+from bot.messages.kit import Home, Message, Modal
 from bot.ports import Chat, File, Whisper
 from bot.slack import LONGEST_STATE, TIMEOUT, Slack, client, session, translated, view
 from sandbox.names import ADA, BOT, CHANNEL, GUEST
@@ -226,6 +226,28 @@ async def test_a_dialog_needs_a_fresh_trigger_and_an_open_view(there: There) -> 
         await there.edge.open_modal("1.2.3", modal, {})
     with pytest.raises(Gone):
         await there.edge.fill_modal("V0NOTHING", modal, {})
+
+
+@pytest.mark.world
+async def test_what_belongs_to_no_channel_is_told_in_a_direct_message(there: There) -> None:
+    await there.edge.whisper(Whisper(ADA.slack, ""), Message("Approved.", [BLOCK]))
+
+    direct = there.local.workspace.direct(ADA.slack)["id"]
+    assert [message["text"] for message in there.local.messages(direct)] == ["Approved."]
+
+
+@pytest.mark.world
+async def test_the_page_of_one_person_is_published_and_replaced(there: There) -> None:
+    chat: Chat = there.edge
+    await chat.publish(ADA.slack, Home([BLOCK]))
+    await chat.publish(ADA.slack, Home([BLOCK, {"type": "divider"}]))
+
+    shown = there.local.home(ADA.slack)
+    assert shown is not None
+    assert [block["type"] for block in shown["blocks"]] == ["section", "divider"]
+    assert there.local.home(GUEST.slack) is None
+    with pytest.raises(Refused):
+        await chat.publish(ADA.slack, Home([TABLE]))
 
 
 @pytest.mark.world

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from bot.core.approvals import Allowed
 from bot.core.audit import Entry
@@ -52,6 +53,20 @@ async def test_an_operation_moves_on_once(database: Database) -> None:
 
 async def test_an_unknown_operation_does_not_move(database: Database) -> None:
     assert not await SqlStore(database).advance("op-9", of=("offered",), to="doing")
+
+
+async def test_operations_are_found_by_their_kind_what_they_are_about_and_where_they_stand(database: Database) -> None:
+    store: Store = SqlStore(database)
+    lock = Operation("op-2", "lock", ADA.id, "prod", "held", {}, NOW)
+    later, earlier = replace(lock, id="op-3", created=NOW + timedelta(hours=1), state="released"), replace(lock, id="op-4", subject="qa")
+    for operation in (RETRAIN, later, lock, earlier):
+        await store.offer(operation)
+
+    assert await store.operations_of("lock") == (lock, earlier, later)
+    assert await store.operations_of("lock", "prod") == (lock, later)
+    assert await store.operations_of("lock", states=("held",)) == (lock, earlier)
+    assert await store.operations_of("lock", "prod", states=("held", "released")) == (lock, later)
+    assert await store.operations_of("lock", states=("lost",)) == ()
 
 
 async def test_runs_are_watched_until_they_are_final(database: Database) -> None:

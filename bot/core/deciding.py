@@ -133,6 +133,11 @@ def may_decide(who: Decider, case: Case, answer: Answer, now: datetime) -> Decis
     return _may_approve(case, now) if answer is Answer.APPROVE else Allowed()
 
 
+def asked_by(who: Decider, run: Run, asker: Asker | None) -> bool:
+    """Whether the person asked for the run or release, or it was queued for them."""
+    return _is(who, asker) or any(_same(who, person) for person in (run.requested_for, run.requested_by))
+
+
 def why_not_asked(case: Case) -> str | None:
     """Why nobody is asked to approve, although Azure DevOps waits: there is nothing that could be approved."""
     comparison, version = case.delivery.comparison, case.delivery.version
@@ -214,7 +219,7 @@ def _may_approve(case: Case, now: datetime) -> Decision:
 def _apart(who: Decider, case: Case) -> Decision:
     """Separation of duties: whoever asked for the run, committed its head or typed the promote does not decide on it."""
     apart, run = case.environment.apart, case.run
-    asked = _is(who, case.asker) or any(_same(who, person) for person in (run.requested_for, run.requested_by))
+    asked = asked_by(who, run, case.asker)
     promoted = parameter(run, "action") == "promote"
     if asked and (Duty.ASKED in apart or (promoted and Duty.PROMOTED in apart)):
         what = (

@@ -60,6 +60,11 @@ def in_channel(model: Model, channel: str) -> bool:
     return model.channel == channel
 
 
+def decides_in(team: Team, channel: str) -> bool:
+    """Whether decisions are taken there: in the channel of one of the models, on the app's own page, or in a direct message."""
+    return not channel or channel.startswith("D") or any(in_channel(model, channel) for model in team.models.values())
+
+
 _DEEDS = {
     Right.RETRAIN: "start, retry or stop trainings",
     Right.PROMOTE: "ask for a promotion",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from bot.core.approvals import ApprovalState
 from bot.core.deciding import Case, changed, superseded, why_not_asked
@@ -10,6 +11,7 @@ from bot.core.models import Comparison, Delivery
 from bot.core.references import ApprovalOf, Thing
 from bot.core.runs import called
 from bot.core.team import Duty
+from bot.core.waiting import Waiting, Yours, so_long
 from bot.messages.comparisons import VERDICTS, changes, smoke_words
 from bot.messages.kit import (
     Block,
@@ -19,6 +21,7 @@ from bot.messages.kit import (
     asked,
     asked_plainly,
     button,
+    channel_link,
     code,
     context,
     escape,
@@ -51,11 +54,12 @@ OUTCOMES = {
     ApprovalState.DEFERRED: ("🕓", "Deferred"),
     ApprovalState.PENDING: ("🚦", "Approval needed"),
 }
+ENDED = ("⏹️", "Ended before anybody decided")
 
 
 def approval_card(question: Case) -> Message:
     """What is to be deployed and what speaks for it; buttons while it is open, who decided, when and why afterwards."""
-    what, where = _what(question), place(question.environment.name)
+    what, where = what_of(question), place(question.environment.name)
     mark, word = _outcome(question)
     if question.open:
         asks = f"Is {what} fit to stay in {where}?" if question.approval.post else f"Deploy {what} to {where}?"
@@ -73,7 +77,7 @@ def facts_of(question: Case, *, digest: bool = True) -> list[Block]:
     return [
         section("\n".join(_verdict(question, comparison))),
         facts(
-            ("Model", f"{code(_what(question))}{algorithm}"),
+            ("Model", f"{code(what_of(question))}{algorithm}"),
             _before(question),
             ("Image", (code(image.digest[:19]) if image else "not known") if digest else ""),
             ("QA smoke test", _smoke(delivery)),
@@ -121,22 +125,45 @@ def reassign_form(question: Case, seen: str = "") -> Modal:
     return _form(question, "reassign", "Hand over", [to, _reason_input("Why are they the right one?")], seen)
 
 
-def pending_list(questions: list[Case], elsewhere: tuple[str, ...] = ()) -> Message:
-    """What waits for a decision, with its buttons; `elsewhere` are channels where more waits."""
-    more = [context(f"More waits in {', '.join(elsewhere)}.")] if elsewhere else []
-    if not questions:
-        return fit(Message("Nothing waits for approval here.", blocks=[section("Nothing waits for approval here."), *more]))
+def waiting_list(waiting: Waiting, now: datetime, *, buttons: bool = True) -> Message:
+    """What waits for one person's decision, oldest first; without buttons where decisions are not taken."""
+    shown = waiting.yours
+    where = [] if buttons or not shown else [context("Decide in the model's channel, or on the Home page of this app.")]
+    if not shown:
+        text = " ".join(("Nothing waits for you.", *_elsewhere(waiting)))
+        return fit(Message(text, blocks=[section(text)]))
+    named = (f"{escape(what_of(one.case))} to {escape(place(one.case.environment.name))} ({_typed(one.case)})" for one in shown)
+    text = " ".join((f"{len(shown) + waiting.more} waiting for you: {'; '.join(named)}.", *_elsewhere(waiting)))
+    return fit(Message(text, blocks=[*waiting_blocks(waiting, now, buttons=buttons), *where]))
+
+
+def waiting_blocks(waiting: Waiting, now: datetime, *, buttons: bool = True) -> list[Block]:
+    """Each approval with its facts and buttons; the last line counts what is not shown."""
     blocks: list[Block] = []
-    for question in questions[:15]:
-        blocks += [
-            section(
-                f"🚦 *{escape(_what(question))}* to *{escape(place(question.environment.name))}*, "
-                f"{link(question.run.url, called(question.run))}, asked for by {asked(question.asker)}"
-            ),
-            _buttons(question),
-        ]
-    what = "; ".join(f"{escape(_what(one))} to {escape(place(one.environment.name))} ({_typed(one)})" for one in questions[:15])
-    return fit(Message(f"{len(questions)} waiting for approval: {what}.", blocks=[*blocks, *more]))
+    for one in waiting.yours:
+        blocks.append(section("\n".join(_waits(one, now))))
+        if buttons:
+            blocks.append(_buttons(one.case, few=True))
+    rest = " ".join(_elsewhere(waiting))
+    return [*blocks, *([context(rest)] if rest else [])]
+
+
+def _waits(one: Yours, now: datetime) -> list[str]:
+    """What waits, for how long, who asked, where it belongs; and what stands in its way."""
+    case = one.case
+    what = f"*{escape(what_of(case))}* to *{escape(place(case.environment.name))}*"
+    lines = [
+        f"🚦 {what} in {channel_link(case.model.channel)}, {link(case.run.url, called(case.run))}",
+        f"Waiting for {so_long(now - case.approval.created)}, asked for by {asked(case.asker)}",
+    ]
+    return [*lines, f"⚠️ {escape(short(one.obstacle, 300))}"] if one.obstacle else lines
+
+
+def _elsewhere(waiting: Waiting) -> list[str]:
+    """What is not shown, counted."""
+    counted = ((waiting.more, "you"), (waiting.others, "others"))
+    more = " more" if waiting.yours else ""
+    return [f"{number}{more} {'waits' if number == 1 else 'wait'} for {whom}." for number, whom in counted if number]
 
 
 def _typed(question: Case) -> str:
@@ -192,14 +219,15 @@ def _reason_input(ask: str) -> Block:
     }
 
 
-def _what(question: Case) -> str:
+def what_of(question: Case) -> str:
+    """What is to be deployed: the model and its version, where one was handed on."""
     version = question.delivery.version
     return f"{question.model.name} version {short(version.version, 40)}" if version else question.model.name
 
 
 def _outcome(question: Case) -> tuple[str, str]:
     if question.approval.state is ApprovalState.PENDING and question.run.state.finished:
-        return "⏹️", "Ended before anybody decided"
+        return ENDED
     return OUTCOMES[question.approval.state]
 
 
@@ -231,18 +259,20 @@ def _ask(question: Case) -> list[Block]:
     ]
 
 
-def _buttons(question: Case) -> Block:
+def _buttons(question: Case, *, few: bool = False) -> Block:
+    """What one can answer; `few` leaves only yes and no, where many questions are listed."""
     bare = ApprovalOf(question.approval.ref, question.approval.id)
     value = str(ApprovalOf(question.approval.ref, question.approval.id, question.facts))
     yes = why_not_asked(question) is None
-    later, over = (yes and not question.service and question.approval.thing is Thing.RUN), yes and not question.service
+    over = yes and not question.service and not few
+    later = over and question.approval.thing is Thing.RUN
     return actions(
         f"decide:{bare}:{question.approval.attempt}",
         *([button("approve", "Approve", value, style="primary")] if yes else []),
         button("reject", "Reject", value),
         *([button("defer", "Later…", value)] if later else []),
         *([button("reassign", "Hand over…", value)] if over else []),
-        *link_buttons(("open_run", "Open in Azure DevOps", question.run.url)),
+        *([] if few else link_buttons(("open_run", "Open in Azure DevOps", question.run.url))),
     )
 
 

@@ -1,4 +1,4 @@
-"""The two things we show in Slack, a message and a modal, and the one way to write text into them.
+"""The things we show in Slack, a message, a modal and a page, and the one way to write text into them.
 
 In mrkdwn, text from outside goes through `escape`; in plain_text and rich_text Slack shows it as it is.
 """
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bot.core.people import Asker
-from bot.core.team import People
+from bot.core.team import ADO, People
 
 Block = Mapping[str, Any]  # Slack's own JSON
 
@@ -42,6 +42,13 @@ class Modal:
     submit: str | None = None
     close: str = "Close"
     state: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The app's own page for one person, always the whole of it."""
+
+    blocks: Sequence[Block]
 
 
 Reply = Message | Modal | None
@@ -122,13 +129,15 @@ def _name(asker: Asker) -> str:
 
 
 def these(people: People) -> str:
-    """Who is listed, in mrkdwn: user groups and users by name, others by e-mail address."""
+    """Who is listed, in mrkdwn: user groups and users by name, others in words."""
     names = []
     for name in sorted(people.members):
         if GROUP.fullmatch(name):
             names.append(f"<!subteam^{name}>")
         elif USER.fullmatch(name):
             names.append(mention(name))
+        elif name.startswith(ADO):
+            names.append(f"{escape(short(name.removeprefix(ADO), 100))} (in Azure DevOps)")
         else:
             names.append(escape(short(name, 100)))
     return ", ".join(names) or "nobody (see `callboard.toml`)"

@@ -1,4 +1,4 @@
-"""What Slack accepts: `fit` makes a message or modal acceptable, `problems` says what is not.
+"""What Slack accepts: `fit` makes a message, modal or page acceptable, `problems` says what is not.
 
 Slack's own models do not check most of this. Surfaces, counts and lengths: https://docs.slack.dev/reference/block-kit/blocks
 """
@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from bot.messages.kit import Block, Message, Modal, web
+from bot.messages.kit import Block, Home, Message, Modal, web
 
 FALLBACK = 4000  # Slack cuts longer ones
 MESSAGE_BLOCKS = 50
-MODAL_BLOCKS = 100
+VIEW_BLOCKS = 100  # of a modal or a page
 WHOLE = 12_500  # Slack has been seen to refuse from 13,200 on: https://github.com/slackapi/bolt-js/issues/2509
 HEADER = 150
 TEXT = 3000
@@ -45,14 +45,16 @@ CAPS = (TEXT, 1500, 700, 300, 150, 75, 40)  # how short texts become, step by st
 # the direction of reading, so that a name could pass for another.
 UNWANTED = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff\\u202a-\\u202e\\u2066-\\u2069]")
 
-T = TypeVar("T", Message, Modal)
+T = TypeVar("T", Message, Modal, Home)
 
 
 # Making it fit
 
 
 def fit(thing: T) -> T:
-    """The same message or modal, cut with … wherever Slack would refuse it. Never raises."""
+    """The same message, modal or page, cut with … wherever Slack would refuse it. Never raises."""
+    if isinstance(thing, Home):
+        return replace(thing, blocks=_fit_blocks(thing.blocks, VIEW_BLOCKS, "home"))
     if isinstance(thing, Modal):
         return replace(
             thing,
@@ -60,7 +62,7 @@ def fit(thing: T) -> T:
             submit=None if thing.submit is None else _cut(thing.submit, MODAL_TITLE) or "–",
             close=_cut(thing.close, MODAL_TITLE) or "–",
             callback=thing.callback[:ID],
-            blocks=_fit_blocks(thing.blocks, MODAL_BLOCKS, "modal"),
+            blocks=_fit_blocks(thing.blocks, VIEW_BLOCKS, "modal"),
         )
     return replace(
         thing,
@@ -91,7 +93,7 @@ def _fit_blocks(blocks: Sequence[Block], most: int, surface: str) -> tuple[Block
     made: list[Block] = []
     for cap in CAPS:
         made = _distinct([fitted for block in blocks if (fitted := _fit_block(block, cap, surface)) is not None])[:most]
-        if surface == "modal" or _size(made) <= WHOLE:
+        if surface != "message" or _size(made) <= WHOLE:
             return tuple(made)
     while _size(made) > WHOLE:
         # Words go before buttons, and the end before the beginning.
@@ -244,9 +246,12 @@ def _characters(part: Any) -> int:
 # Saying what does not fit
 
 
-def problems(thing: Message | Modal) -> tuple[str, ...]:
+def problems(thing: Message | Modal | Home) -> tuple[str, ...]:
     """Everything Slack would refuse, each with its place; empty for what `fit` returns."""
     found = _Findings()
+    if isinstance(thing, Home):
+        found.blocks(thing.blocks, VIEW_BLOCKS, "home", "blocks")
+        return tuple(found.sentences)
     if isinstance(thing, Message):
         found.length(thing.text, FALLBACK, "text")
         found.blocks(thing.blocks, MESSAGE_BLOCKS, "message", "blocks")
@@ -258,7 +263,7 @@ def problems(thing: Message | Modal) -> tuple[str, ...]:
         found.length(text, MODAL_TITLE, name)
     found.length(thing.callback, ID, "callback", least=0)
     found.length(json.dumps(dict(thing.state)), STATE, "state")
-    found.blocks(thing.blocks, MODAL_BLOCKS, "modal", "blocks")
+    found.blocks(thing.blocks, VIEW_BLOCKS, "modal", "blocks")
     asks = any(block.get("type") == "input" for block in thing.blocks)
     found.unless(thing.submit is not None or not asks, "submit", "is needed where something is asked")
     return tuple(found.sentences)
@@ -266,7 +271,7 @@ def problems(thing: Message | Modal) -> tuple[str, ...]:
 
 @dataclass
 class _Findings:
-    """One walk over a message or modal, collecting what is wrong."""
+    """One walk over a message, modal or page, collecting what is wrong."""
 
     sentences: list[str]
 
@@ -298,7 +303,7 @@ class _Findings:
         self.unless(kinds.count("table") <= 1, place, "may have one table")
         ids = [block["block_id"] for block in blocks if "block_id" in block]
         self.unless(len(ids) == len(set(ids)), place, "may not use a block_id twice")
-        self.unless(surface == "modal" or _size(blocks) <= WHOLE, place, f"may have {WHOLE} characters in all")
+        self.unless(surface != "message" or _size(blocks) <= WHOLE, place, f"may have {WHOLE} characters in all")
 
     def block(self, block: Block, surface: str, place: str) -> None:  # noqa: PLR0912 one case for each kind of block
         self.length(block.get("block_id", "-"), ID, f"{place}/block_id")

@@ -31,7 +31,7 @@ class Standing:
 def models_list(standings: Sequence[Standing]) -> Message:
     """Every model with its champion and its newest version."""
     lines = [
-        f"*{escape(one.model.name)}* in {channel_link(one.model.channel)}: {_champion(one.versions)}{_newest(one.versions)}"
+        f"*{escape(one.model.name)}* in {channel_link(one.model.channel)}: {champion_words(one.versions)}{newest_words(one.versions)}"
         for one in standings
     ]
     return fit(Message(f"Models: {'; '.join(lines)}", blocks=[header("Models"), *(section(line) for line in lines[:40])]))
@@ -70,7 +70,7 @@ def runs_list(runs: Sequence[Run], days: int) -> Message:
     """Recent runs and releases, newest first."""
     if not runs:
         return fit(Message(f"Nothing has run in the last {days} days."))
-    lines = [_run_line(run) for run in runs[:RUNS]]
+    lines = [run_line(run) for run in runs[:RUNS]]
     more = [context(f"The newest {RUNS} of {len(runs)} are shown.")] if len(runs) > RUNS else []
     newest = f"{escape(called(runs[0]))} {escape(what_happened(runs[0]))}"
     return fit(
@@ -93,7 +93,7 @@ def status_card(standings: Sequence[Standing]) -> Message:
             f"*{escape(one.model.name)}* in {channel_link(one.model.channel)}",
             f"Prod: {_serves(one.versions)}",
             f"Runs: {runs}{': `/approve` lists them' if one.waiting else ''}",
-            *(_run_line(run) for run in active[:5]),
+            *(run_line(run) for run in active[:5]),
         ]
         blocks.append(section("\n".join(lines)))
     return fit(Message(f"How things stand: {'. '.join(said)}.", blocks=blocks))
@@ -122,7 +122,8 @@ def _spelled(name: str, usage: str, prefix: str, short_names: Collection[str]) -
     return escape(f"/{name if name in short_names else f'{prefix} {name}'} {usage}".rstrip())
 
 
-def _run_line(run: Run) -> str:
+def run_line(run: Run) -> str:
+    """A run or a release on one line: its state, what it is about, who asked for it, when."""
     about = " ".join(word for word in (parameter(run, "action"), parameter(run, "model")) if word)
     if run.source is not None:
         about = f"deploys run {run.source_number or run.source}"
@@ -155,14 +156,16 @@ def _serves(versions: tuple[ModelVersion, ...] | None) -> str:
     return f"serves version {escape(short(champion.version, 40))}" if champion else "nothing is served yet"
 
 
-def _champion(versions: tuple[ModelVersion, ...] | None) -> str:
+def champion_words(versions: tuple[ModelVersion, ...] | None) -> str:
+    """Which version is the champion."""
     if versions is None:
         return "Azure ML does not answer"
     champion = champion_of(versions)
     return f"the champion is version {escape(short(champion.version, 40))}" if champion else "no champion yet"
 
 
-def _newest(versions: tuple[ModelVersion, ...] | None) -> str:
+def newest_words(versions: tuple[ModelVersion, ...] | None) -> str:
+    """Which version is the newest, to follow the champion."""
     return f", newest is version {escape(short(versions[0].version, 40))}" if versions else ""
 
 
