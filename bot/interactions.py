@@ -15,7 +15,10 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who did something, where, and how they can be answered: `url` for half an hour, `view` while the dialog is open."""
+    """Who did something, where, and how they can be answered: `url` for half an hour, `view` while the dialog is open.
+
+    `resumed` where it goes on after its person has signed in.
+    """
 
     person: str
     channel: str
@@ -23,6 +26,7 @@ class Origin:
     view: str | None = None
     ephemeral: bool = False
     team: str = ""
+    resumed: bool = False
 
     def kept(self) -> dict[str, str]:
         """What travels with a dialog, so that its submission can be answered, too."""

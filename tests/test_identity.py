@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import aiohttp
 import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet
@@ -105,7 +106,7 @@ async def opened(folder: Path, database: Database, port: int) -> AsyncIterator[H
 
     app = web.Application()
     chat = FakeChat()
-    SignInPages(house.identities, chat, house.store, linked=told, secure=False).add_to(app)
+    SignInPages(house.identities, chat, house.store, linked=told, workspace=lambda: "Contoso", secure=False).add_to(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -157,7 +158,7 @@ async def test_the_page_shows_both_names_and_asks_once_more(house: House) -> Non
         page = await browser.signs_in(await house.identities.link(ADA.slack, "d1"), GRACE)
 
         assert "Are both of these you?" in page.text
-        assert "Slack Ada Lovelace ada@contoso.example Entra Grace Hopper grace@contoso.example" in page.text
+        assert "Slack Ada Lovelace ada@contoso.example in Contoso Entra Grace Hopper grace@contoso.example" in page.text
         done = await browser.presses(page, "Cancel")
 
     assert "Nothing was linked" in done.text
@@ -366,8 +367,10 @@ async def test_a_sign_in_that_is_over_asks_for_a_new_one(house: House, how: str,
     getattr(house.entra, how)(ADA)
 
     other = house.made()
-    with pytest.raises(SignInNeeded, match=sentence):
+    with pytest.raises(SignInNeeded, match="not accept"):
         await other.acting(ADA.slack)
+    with pytest.raises(SignInNeeded, match=sentence):
+        await other.renew(ADA.slack)
 
     await house.signs_in(ADA)
     assert (await other.acting(ADA.slack)).me.name == ADA.name
@@ -375,9 +378,78 @@ async def test_a_sign_in_that_is_over_asks_for_a_new_one(house: House, how: str,
 
 async def test_a_token_that_azure_devops_no_longer_takes_is_renewed_once(house: House) -> None:
     await house.signs_in(ADA)
+    other = house.made()
+    assert not await other.renew(ADA.slack), "it has no token yet"
+    await other.acting(ADA.slack)
     house.world.tokens.revoke(ADA)  # the token alone, not what renews it
 
-    assert (await house.identities.acting(ADA.slack)).me.name == ADA.name
+    with pytest.raises(SignInNeeded):
+        await house.made().acting(ADA.slack)  # out of the cache, as it was
+    assert await other.renew(ADA.slack)
+
+    assert (await other.acting(ADA.slack)).me.name == ADA.name
+    house.entra.revoke(ADA)
+    with pytest.raises(SignInNeeded, match="was revoked"):
+        await other.renew(ADA.slack)
+
+
+async def test_who_signs_in_anew_is_known_anew_by_every_replica(house: House) -> None:
+    await house.signs_in(ADA)
+    other = house.made()
+    first = await other.acting(ADA.slack)
+    house.entra.revoke(ADA)
+    await house.signs_in(ADA)
+
+    second = await other.acting(ADA.slack)
+
+    assert second.pipelines is not first.pipelines
+    assert (await second.pipelines.me()).name == ADA.name
+    assert first.account is not None
+    assert first.account.since is not None
+    assert second.account is not None
+    assert second.account.since is not None
+    assert first.account.since < second.account.since
+
+
+async def test_a_link_outlives_a_rotation_of_the_keys(house: House) -> None:
+    first, second = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    text = "id|1|T|U"
+
+    assert Keys(f"{second},{first}").signed(text, Keys(first).sign(text))
+    assert not Keys(second).signed(text, Keys(first).sign(text))
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Content-Type": "multipart/form-data"}, b"state=x"),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, b"rubbish"),
+        ({"Content-Type": "application/x-www-form-urlencoded; charset=klingon"}, b"state=x"),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, b"state=%ff%00&answer=yes"),
+        ({"Content-Type": "application/json"}, b"{}"),
+        ({"Content-Type": "application/x-www-form-urlencoded", "Cookie": "callboard-signin=\u00ff"}, b"answer=yes"),
+    ],
+)
+async def test_what_is_no_form_gets_a_page_that_says_where_to_begin(house: House, headers: dict[str, str], body: bytes) -> None:
+    callback = house.entra.rules.redirect
+    async with aiohttp.ClientSession() as session:
+        for address in (callback, callback.replace("callback", "confirm")):
+            async with session.post(address, data=body, headers=headers) as answer:
+                text = await answer.text()
+
+                assert answer.status == 400 or "Nothing was linked" in text
+                assert "Begin again in Slack" in text or "Nothing was linked" in text
+                assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_without_the_database_the_page_says_so(house: House) -> None:
+    async with Browser(house.world) as browser:
+        page = await browser.signs_in(await house.identities.link(ADA.slack, "d1"), ADA)
+        await house.database.pool.close()
+        pressed = await browser.presses(page, "Link them")
+
+    assert pressed.status == 503
+    assert "cannot reach its database" in pressed.text
 
 
 async def test_tokens_are_renewed_in_time_by_one_replica_after_the_other(house: House) -> None:
