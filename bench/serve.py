@@ -44,7 +44,9 @@ async def bot(folder: Path, slack_port: int) -> AsyncIterator[web.Application]:
         "HOOKS_USERNAME": USERNAME,
         "HOOKS_PASSWORD": PASSWORD,
         "HOOKS_SECRET": SECRET,
-        **dict.fromkeys(("ENTRA_TENANT", "ENTRA_CLIENT_ID", "ENTRA_CLIENT_SECRET"), "not-asked"),
+        "ENTRA_TENANT": "contoso.example",
+        "ENTRA_CLIENT_ID": "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a4001",
+        "ENTRA_CLIENT_SECRET": "not-asked",
         "CALLBOARD_KEYS": base64.urlsafe_b64encode(b"k" * 32).decode(),
         "CALLBOARD_URL": "https://callboard.contoso.example",
     }

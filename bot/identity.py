@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msal
 import psycopg
@@ -33,9 +33,11 @@ from bot.core.people import Account, Person
 from bot.core.signin import Kind, Trouble, trouble
 from bot.database import Database
 from bot.ports import Acting, Hands, Identities
+from bot.settings import Entra as Registration
 from bot.settings import Settings
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 AZURE_DEVOPS = "499b84ac-1321-427f-aa17-267ca6975798"
 # Reading approvals and queueing come with build_execute. All else is read as the bot.
@@ -47,6 +49,7 @@ AT_ONCE = 4  # questions to Entra; so many connections of the database, and no m
 ME_FRESH = 300.0  # seconds that we remember whom Azure DevOps takes somebody for
 REMEMBERED = 512  # people
 CALLBACK = "/signin/callback"
+NO_TENANT = "Entra does not know the tenant that Callboard is set up with. Its owners have to mend ENTRA_TENANT."
 STRANGE = "What came back from Entra does not belong to this sign-in. Begin again in Slack."
 
 
@@ -407,29 +410,11 @@ class EntraIdentities:
     # msal
 
     def _app(self, cache: msal.SerializableTokenCache | None) -> Any:
-        return msal.ConfidentialClientApplication(
-            self._client,
-            authority=f"https://login.microsoftonline.com/{self._tenant}",
-            client_credential=self._secret,
-            token_cache=cache,
-            timeout=TIMEOUT,
-        )
+        return _app(self._tenant, self._client, self._secret, cache)
 
-    async def _ask(self, call: Callable[[], Any]) -> Any:
-        """Ask msal, off the event loop. Raises NotNow where Entra is away, SignInNeeded where its answer is about somebody else."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        except (requests.RequestException, MsalServiceError) as error:
-            log.warning("Entra does not answer: %s", type(error).__name__)
-            raise NotNow("Entra does not answer.") from None
-        except msal.IdTokenError:  # its text has what Entra says of the person
-            log.error("Entra's answer has an id token that is none of ours")  # noqa: TRY400
-            raise SignInNeeded(STRANGE) from None
-        except ValueError as error:
-            if "authority" in str(error).lower() or "openid" in str(error).lower():  # its discovery did not answer as it should
-                log.warning("Entra has trouble: %s", type(error).__name__)
-                raise NotNow("Entra has trouble.") from None
-            raise
+    async def _ask(self, call: Callable[[], T]) -> T:
+        """Ask msal, off the event loop. Raises what `_asked` raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _asked, call)
 
     def _trouble(self, said: Mapping[str, Any]) -> Trouble:
         found = trouble(str(said.get("error", "")), str(said.get("error_description", "")), tenant=self._tenant, client=self._client)
@@ -466,6 +451,42 @@ def _hash(secret: str) -> str:
 
 def _told(account: Account) -> dict[str, str]:
     return {"tenant": account.tenant, "oid": account.oid, "name": account.name, "username": account.username}
+
+
+def _app(tenant: str, client: str, secret: str, cache: msal.SerializableTokenCache | None) -> Any:
+    authority = f"https://login.microsoftonline.com/{tenant}"
+    return msal.ConfidentialClientApplication(client, authority=authority, client_credential=secret, token_cache=cache, timeout=TIMEOUT)
+
+
+def _asked(call: Callable[[], T]) -> T:
+    """What msal says. Raises NotNow where Entra is away, Refused where our tenant is unknown, SignInNeeded where it speaks of another."""
+    try:
+        return call()
+    except (requests.RequestException, MsalServiceError) as error:
+        log.warning("Entra does not answer: %s", type(error).__name__)
+        raise NotNow("Entra does not answer.") from None
+    except msal.IdTokenError:  # its text has what Entra says of the person
+        log.error("Entra's answer has an id token that is none of ours")  # noqa: TRY400
+        raise SignInNeeded(STRANGE) from None
+    except ValueError as error:
+        if "authority" not in str(error):  # so msal begins where it finds no tenant
+            raise
+        log.error("Entra does not know the tenant in ENTRA_TENANT")  # noqa: TRY400
+        raise Refused(NO_TENANT) from None
+
+
+async def look(entra: Registration) -> str | None:
+    """What is wrong with the app registration, as far as Entra tells without anybody signing in. Raises NotNow, Refused."""
+    scope = f"{AZURE_DEVOPS}/.default"  # what an app can ask for by itself
+
+    def ask() -> Mapping[str, Any]:
+        app = _app(entra.tenant, entra.client, entra.secret.get_secret_value(), None)
+        said: Mapping[str, Any] = app.acquire_token_for_client([scope])
+        return said
+
+    said = await asyncio.to_thread(_asked, ask)
+    found = trouble(str(said.get("error", "")), str(said.get("error_description", "")), tenant=entra.tenant, client=entra.client)
+    return found.sentence if "access_token" not in said and found.kind in {Kind.OURS, Kind.AWAY} else None
 
 
 async def rotate(database: Database, keys: Keys) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,14 +15,18 @@ import aiohttp
 import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet
+from pydantic import SecretStr
 
 from bot.core.approvals import Denied
 from bot.core.errors import NotNow, Refused, SignInNeeded
 from bot.core.people import Account, Person
 from bot.database import Database
+from bot.doctor import sign_in
 from bot.identity import EntraIdentities, Keys, Linked, ServiceIdentity, rotate
 from bot.logs import QUIET
 from bot.ports import Hands
+from bot.settings import Entra as Registration
+from bot.settings import Settings
 from bot.signin import SignInPages
 from sandbox.entra.person import Browser, Form, Page
 from sandbox.entra.server import Entra
@@ -32,6 +36,7 @@ from sandbox.tokens import AZURE_DEVOPS, BadToken
 from sandbox.world import World
 from tests.examples import BOT_ADO
 from tests.fakes import FakeChat, FakeHands, FakePipelines, FakeStore
+from tests.test_app import settings
 from tests.test_azure_devops import point_at
 
 pytestmark = pytest.mark.world
@@ -358,6 +363,27 @@ async def test_a_wrong_client_secret_is_the_owners_to_mend(house: House) -> None
     house.entra.rules.secret = "another"
 
     assert "app registration is not set up right (AADSTS7000215)" in (await house.signs_in(ADA)).text
+
+
+async def test_the_doctor_tells_a_right_app_registration_from_a_wrong_one(house: House) -> None:
+    def told(tenant: str = TENANT, client: str = CLIENT_ID, secret: str = house.entra.client_secret) -> Settings:
+        entra = Registration(tenant, client, SecretStr(secret), SecretStr(Fernet.generate_key().decode()))
+        return replace(settings(CALLBOARD_URL="https://callboard.contoso.example/"), entra=entra)
+
+    assert await sign_in(told()) == (
+        True,
+        "Entra takes the app registration; its redirect URI has to be https://callboard.contoso.example/signin/callback",
+    )
+    for wrong in (told(secret="another"), told(client="6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a0000")):
+        fine, said = await sign_in(wrong)
+        assert not fine
+        assert "not set up right (AADSTS" in said
+    with pytest.raises(Refused, match="mend ENTRA_TENANT"):
+        await sign_in(told(tenant="elsewhere.example"))
+    house.world.faults.arm("entra.503", 9)
+    with pytest.raises(NotNow):
+        await sign_in(told())
+    assert (await sign_in(settings()))[1].startswith("nobody signs in")
 
 
 @pytest.mark.parametrize(("how", "sentence"), [("revoke", "was revoked"), ("expire", "has expired")])

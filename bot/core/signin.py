@@ -65,6 +65,7 @@ _CODES = {
     7000215: Kind.OURS,
     7000222: Kind.OURS,
     700016: Kind.OURS,
+    500011: Kind.OURS,
     50011: Kind.OURS,
     70011: Kind.OURS,
     90033: Kind.AWAY,
