@@ -30,7 +30,7 @@ from bot.app import Callboard
 from bot.credential import AZURE_DEVOPS, Credential
 from bot.logs import set_up
 from handlers import router
-from sandbox.names import ORGANIZATION, PROJECT
+from sandbox.names import ORGANIZATION, PROJECT, TEAM
 
 TOKEN = "xoxb-" + "1" * 20
 
@@ -129,7 +129,9 @@ def _bare_bolt() -> Any:
 
 
 async def _slack(_: web.Request) -> web.Response:
-    return web.json_response({"ok": True, "user": "callboard", "team": "Contoso", "ts": "1790000000.000100", "channel": "C0MLDELIV"})
+    return web.json_response(
+        {"ok": True, "user": "callboard", "team": "Contoso", "team_id": TEAM, "ts": "1790000000.000100", "channel": "C0MLDELIV"}
+    )
 
 
 class Echo(asyncio.Protocol):
