@@ -30,7 +30,7 @@ from bot.app import Callboard
 from bot.credential import AZURE_DEVOPS, Credential
 from bot.logs import set_up
 from handlers import router
-from sandbox.names import ORGANIZATION, PROJECT
+from sandbox.names import ORGANIZATION, PROJECT, TEAM
 
 TOKEN = "xoxb-" + "1" * 20
 
@@ -44,7 +44,9 @@ async def bot(folder: Path, slack_port: int) -> AsyncIterator[web.Application]:
         "HOOKS_USERNAME": USERNAME,
         "HOOKS_PASSWORD": PASSWORD,
         "HOOKS_SECRET": SECRET,
-        **dict.fromkeys(("ENTRA_TENANT", "ENTRA_CLIENT_ID", "ENTRA_CLIENT_SECRET"), "not-asked"),
+        "ENTRA_TENANT": "contoso.example",
+        "ENTRA_CLIENT_ID": "6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a4001",
+        "ENTRA_CLIENT_SECRET": "not-asked",
         "CALLBOARD_KEYS": base64.urlsafe_b64encode(b"k" * 32).decode(),
         "CALLBOARD_URL": "https://callboard.contoso.example",
     }
@@ -127,7 +129,9 @@ def _bare_bolt() -> Any:
 
 
 async def _slack(_: web.Request) -> web.Response:
-    return web.json_response({"ok": True, "user": "callboard", "team": "Contoso", "ts": "1790000000.000100", "channel": "C0MLDELIV"})
+    return web.json_response(
+        {"ok": True, "user": "callboard", "team": "Contoso", "team_id": TEAM, "ts": "1790000000.000100", "channel": "C0MLDELIV"}
+    )
 
 
 class Echo(asyncio.Protocol):

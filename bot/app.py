@@ -53,7 +53,9 @@ REST = 1.0  # seconds: Azure DevOps tells one change of a run in several events,
 BUGS_WAIT = 5  # attempts at an event that our own code fails on
 RESUMES = timedelta(minutes=10)  # so long after it was asked for, something goes on by itself once its person has signed in
 FOREIGN = "This belongs to another workspace: only its own members can do anything here."
+RESUMED = ":again:"  # between the key of what somebody asked for and that of the sign-in after which it goes on
 AGAIN = "You are signed in. What you asked for has been too long ago to go on by itself: please do it again."
+PRESS_AGAIN = "You are signed in. Press the button again."
 STALE_BUTTON = "This button is no longer in use. Look for a newer message, or give the command again."
 
 
@@ -89,26 +91,41 @@ class Screen(Protocol):
         ...
 
 
-Link = Callable[[str, str], Awaitable[str]]
-"""Gives the address where a person signs in, so that the delivery of this key goes on afterwards."""
+class SignIn(Protocol):
+    """How people come to act under their own names."""
+
+    async def renew(self, person: str) -> bool:
+        """Replace a token of theirs that was refused; False where they have none. Raises SignInNeeded, Refused, NotNow."""
+        ...
+
+    async def link(self, person: str, delivery: str) -> str:
+        """The address where a person signs in, so that the delivery of this key goes on afterwards. Raises Refused, NotNow."""
+        ...
 
 
-async def _no_link(_: str, __: str) -> str:
+class NoSignIn:
     """Where nobody signs in, nothing asks anybody to."""
-    raise Refused("Nobody signs in here.")
+
+    async def renew(self, _: str) -> bool:
+        """There is no token."""
+        return False
+
+    async def link(self, _: str, __: str) -> str:
+        """There is no address."""
+        raise Refused("Nobody signs in here.")
 
 
 class Work:
     """Works off deliveries: JSON becomes an event, click, request or submission; the router names the function; its reply is delivered.
 
-    `link` is where people sign in; `workspace` gives the id of the only Slack team whose members are served, once it is known.
+    `workspace` gives the id of the only Slack team whose members are served; until it is known, everybody waits.
     """
 
-    def __init__(self, bot: Bot, screen: Screen, router: Router, link: Link = _no_link, workspace: Callable[[], str] = str) -> None:
+    def __init__(self, bot: Bot, screen: Screen, router: Router, sign_in: SignIn, workspace: Callable[[], str]) -> None:
         self._bot = bot
         self._screen = screen
         self._router = router
-        self._link = link
+        self._signin = sign_in
         self._workspace = workspace
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
@@ -116,6 +133,8 @@ class Work:
         with structlog.contextvars.bound_contextvars(delivery=deliveries[-1].key):
             if deliveries[0].kind == HOOK:
                 return await self._events(deliveries)
+            if not self._workspace():
+                return [Later(backoff(one.attempts), "Slack has not said yet which workspace this is.") for one in deliveries]
             return [await (self._visit(one) if one.kind == VISIT else self._person(one)) for one in deliveries]
 
     async def tick(self, timer: Timer) -> None:
@@ -167,12 +186,12 @@ class Work:
     async def _person(self, delivery: Delivery) -> Outcome:
         body, view = interactions.recalled(delivery.payload)
         origin, what, call = self._call(delivery.kind, body)
-        origin = replace(origin, view=view)
+        origin = replace(origin, view=view, resumed=RESUMED in delivery.key)
         if self._foreign(origin):
             call.close()
             return await self._end(origin, what, Refused(FOREIGN))
         try:
-            reply = await attempt(f"{delivery.kind} {delivery.key}", call)
+            reply = await self._answer(origin.person, delivery, call)
         except SignInNeeded as error:
             return await self._sign_in(origin, delivery, error)
         except NotNow as error:
@@ -195,7 +214,18 @@ class Work:
 
     def _foreign(self, origin: Origin) -> bool:
         """Whether the person belongs to another workspace than the only one that is served."""
-        return bool(self._workspace()) and origin.team not in {"", self._workspace()}
+        return origin.team not in {"", self._workspace()}
+
+    async def _answer(self, person: str, delivery: Delivery, call: Awaitable[Reply]) -> Reply | Crash:
+        """The handler's reply; where Azure DevOps refuses the person's token, once more with another one. Raises what it raises."""
+        what = f"{delivery.kind} {delivery.key}"
+        try:
+            return await attempt(what, call)
+        except SignInNeeded:
+            if not await self._signin.renew(person):
+                raise
+        body, _ = interactions.recalled(delivery.payload)
+        return await attempt(what, self._call(delivery.kind, body)[2])
 
     async def _end(self, origin: Origin, what: str, error: Exception) -> Outcome:
         """Say what stood in the way, on record."""
@@ -206,7 +236,7 @@ class Work:
     async def _sign_in(self, origin: Origin, delivery: Delivery, error: SignInNeeded) -> Outcome:
         """Ask the person to sign in, for their eyes only; what they wanted goes on afterwards."""
         try:
-            address = await self._link(origin.person, delivery.key)
+            address = await self._signin.link(origin.person, delivery.key)
         except OutsideError as trouble:
             await self._say(origin, note(f"{error} But that cannot be done at present: {trouble}"))
             return Done()
@@ -255,7 +285,8 @@ class Work:
         """Show the reply to the person: a dialog in the one that was opened for it, a message in private."""
         if isinstance(reply, Modal):
             if not (origin.view and await self._fill(origin, reply)):
-                await self._say(replace(origin, view=None), note("Slack did not show the dialog. Please try again."))
+                sentence = PRESS_AGAIN if origin.resumed else "Slack did not show the dialog. Please try again."
+                await self._say(replace(origin, view=None), note(sentence))
         elif reply is not None:
             await self._say(origin, reply, replaces=origin.ephemeral)
         elif origin.view:
@@ -274,7 +305,7 @@ class Work:
             await self._screen.fill_modal(origin.view or "", modal, origin.kept())
         except Gone:
             log.info("A dialog was closed before its answer came")
-            return True
+            return not origin.resumed  # they closed it to sign in, and not to be left alone
         except OutsideError as error:
             log.warning("A dialog could not be filled: %s", error)
             return False
@@ -341,13 +372,16 @@ class Callboard:
         self.slack = Slack(web_client, session, groups(team))
         self.board = SlackBoard(database, self.slack, now, pace=pace)
         self._workspace = ""
+        self._named = "Slack"
         store = SqlStore(database, workspace=lambda: self._workspace)
         known = identities(lambda: self._workspace)
         self.bot = Bot(team, pipelines, known, models, self.slack, self.board, store, now)
-        entra = known if isinstance(known, EntraIdentities) else None
-        self._work = work = Work(self.bot, self.slack, router, entra.link if entra else _no_link, lambda: self._workspace)
+        self._entra = entra = known if isinstance(known, EntraIdentities) else None
+        self._work = work = Work(self.bot, self.slack, router, entra or NoSignIn(), lambda: self._workspace)
         secure = environment.CALLBOARD_URL.startswith("https:")
-        self._signin = SignInPages(entra, self.slack, store, linked=self._linked, secure=secure) if entra else None
+        self._signin = (
+            SignInPages(entra, self.slack, store, linked=self._linked, workspace=lambda: self._named, secure=secure) if entra else None
+        )
         self.inbox = Inbox(
             database,
             work,
@@ -397,6 +431,8 @@ class Callboard:
             await self._socket.close()
         await self.inbox.stop()
         await self.board.stop()
+        if self._entra is not None:
+            self._entra.close()
 
     async def _living(self, _: web.Application) -> AsyncIterator[None]:
         await self.start()
@@ -413,7 +449,7 @@ class Callboard:
                 log.warning("Slack does not let us in: %s", error)
                 await asyncio.sleep(backoff(min(tries, 5)))
             else:
-                self._workspace = str(me.get("team_id") or "")
+                self._workspace, self._named = str(me.get("team_id") or ""), str(me.get("team") or "Slack")
                 log.info("Callboard is %s in Slack's workspace %s", me.get("user"), me.get("team"))
                 break
         self._waiting_for.remove("Slack")
@@ -427,7 +463,7 @@ class Callboard:
         if waited is None:
             return
         if datetime.now(UTC) - waited.received < RESUMES:
-            fresh = Delivery(f"{waited.key}:again:{linked.id[:16]}", waited.lane, waited.kind, waited.payload, datetime.now(UTC))
+            fresh = Delivery(f"{waited.key}{RESUMED}{linked.id[:16]}", waited.lane, waited.kind, waited.payload, datetime.now(UTC))
             await self.inbox.keep(fresh)
         else:
             await self._work.resume(waited)

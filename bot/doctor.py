@@ -67,6 +67,7 @@ async def examine(settings: Settings, url: str, cache: Path) -> tuple[Finding, .
     findings.append(await _looked("database", lambda: _database(url)))
     findings.append(await _looked("audit trail", lambda: audit_trail(url)))
     findings.append(await _looked("Slack", lambda: _slack(settings)))
+    findings.append(await _looked("sign-in", lambda: sign_in(settings)))
     async with azure_devops(settings, cache) as pipelines:
         findings.append(await _looked("Azure DevOps", lambda: _runs(settings, pipelines)))
         findings.append(await _looked("service hooks", lambda: _hooks(settings, pipelines)))
@@ -99,6 +100,18 @@ async def audit_trail(url: str) -> tuple[bool, str]:
     if isinstance(checked, Break):
         return False, f"{checked} Find out who had access to the database; what came before that line can still be trusted."
     return True, str(checked)
+
+
+async def sign_in(settings: Settings) -> tuple[bool, str]:
+    """Whether people can sign in with the app registration. Raises NotNow, Refused."""
+    from bot.identity import CALLBACK, look  # noqa: PLC0415 msal takes its time
+
+    if settings.entra is None:
+        return True, 'nobody signs in: with [azure_devops] act_as = "service" Azure DevOps records Callboard, and not the people who decide'
+    wrong = await look(settings.entra)
+    if wrong is not None:
+        return False, f"{wrong} .env.example says how ENTRA_CLIENT_ID and ENTRA_CLIENT_SECRET come about."
+    return True, f"Entra takes the app registration; its redirect URI has to be {settings.environment.CALLBOARD_URL.rstrip('/')}{CALLBACK}"
 
 
 async def _slack(settings: Settings) -> tuple[bool, str]:

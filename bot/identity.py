@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msal
 import psycopg
@@ -33,9 +33,11 @@ from bot.core.people import Account, Person
 from bot.core.signin import Kind, Trouble, trouble
 from bot.database import Database
 from bot.ports import Acting, Hands, Identities
+from bot.settings import Entra as Registration
 from bot.settings import Settings
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 AZURE_DEVOPS = "499b84ac-1321-427f-aa17-267ca6975798"
 # Reading approvals and queueing come with build_execute. All else is read as the bot.
@@ -43,9 +45,12 @@ SCOPES = [f"{AZURE_DEVOPS}/vso.build_execute", f"{AZURE_DEVOPS}/vso.release_mana
 LINK_LASTS = timedelta(minutes=10)
 EARLY = 120.0  # seconds before its end that a token is renewed
 TIMEOUT = 10.0  # seconds for one answer of Entra's
+AT_ONCE = 4  # questions to Entra; so many connections of the database, and no more, may have to wait for it
 ME_FRESH = 300.0  # seconds that we remember whom Azure DevOps takes somebody for
 REMEMBERED = 512  # people
 CALLBACK = "/signin/callback"
+NO_TENANT = "Entra does not know the tenant that Callboard is set up with. Its owners have to mend ENTRA_TENANT."
+STRANGE = "What came back from Entra does not belong to this sign-in. Begin again in Slack."
 
 
 class Actors(Hands, Protocol):
@@ -69,7 +74,7 @@ class Keys:
 
     def __init__(self, keys: str) -> None:
         self._fernets = MultiFernet([Fernet(key.strip()) for key in keys.split(",") if key.strip()])
-        self._signing = hashlib.sha256(b"callboard sign-in links" + keys.split(",", maxsplit=1)[0].strip().encode()).digest()
+        self._signing = [hashlib.sha256(b"callboard sign-in links" + key.strip().encode()).digest() for key in keys.split(",")]
 
     def close(self, owner: str, content: Mapping[str, Any]) -> bytes:
         """Encrypt something for its owner."""
@@ -90,7 +95,11 @@ class Keys:
 
     def sign(self, text: str) -> str:
         """What only we can have written under this text."""
-        return hmac.new(self._signing, text.encode(), hashlib.sha256).hexdigest()[:40]
+        return _signature(self._signing[0], text)
+
+    def signed(self, text: str, signature: str) -> bool:
+        """Whether we have written it, under any of the keys: a link outlives a rotation."""
+        return any(hmac.compare_digest(_signature(key, text).encode(), signature.encode()) for key in self._signing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +179,8 @@ class EntraIdentities:
         self._redirect = redirect
         self._hands = hands
         self._workspace = workspace
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="entra")
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="entra")
+        self._refreshing = asyncio.Semaphore(AT_ONCE)
         self._held: OrderedDict[str, _Held] = OrderedDict()
 
     def close(self) -> None:
@@ -189,15 +199,28 @@ class EntraIdentities:
         if held.hands is None:
             held.hands = self._hands(lambda: held.token)
         if held.me is None or held.me_until < time.monotonic():
-            held.me = await self._me(person, held, held.hands)
+            held.me = await held.hands.me()
             held.me_until = time.monotonic() + ME_FRESH
         return Acting(held.hands, held.me, account)
+
+    async def renew(self, person: str) -> bool:
+        """Replace the Slack user's token, which Azure DevOps has refused; False where they have none. Raises SignInNeeded, Refused, NotNow.
+
+        A token ends before its time where somebody's password or rights have changed.
+        https://learn.microsoft.com/entra/identity/conditional-access/concept-continuous-access-evaluation
+        """
+        held = self._held.get(person)
+        if held is None or not held.token:
+            return False
+        held.until = 0.0
+        await self._fresh(person, held, refused=held.token)
+        return True
 
     async def account(self, person: str) -> Account | None:
         """The account that the Slack user is signed in with."""
         async with self._pool.connection() as connection:
             asked = await connection.execute(
-                "select tenant, oid, name, username from account where workspace = %s and person = %s", (self._workspace(), person)
+                "select tenant, oid, name, username, since from account where workspace = %s and person = %s", (self._workspace(), person)
             )
             row = await asked.fetchone()
         return Account(*row) if row else None
@@ -209,20 +232,12 @@ class EntraIdentities:
             gone = await connection.execute("delete from account where workspace = %s and person = %s", (self._workspace(), person))
         return gone.rowcount > 0
 
-    async def _me(self, person: str, held: _Held, hands: Hands) -> Person:
-        """Whom Azure DevOps takes them for; a token that it does not accept any more is renewed once."""
-        try:
-            return await hands.me()
-        except SignInNeeded:
-            await self._fresh(person, held, force=True)
-            return await hands.me()
-
-    async def _fresh(self, person: str, held: _Held, *, force: bool = False) -> None:
-        """See to it that `held` has a token that is good for a while. Raises SignInNeeded, NotNow."""
+    async def _fresh(self, person: str, held: _Held, *, refused: str = "") -> None:
+        """See to it that `held` has a token that is good for a while, and is not the refused one. Raises SignInNeeded, Refused, NotNow."""
         async with held.lock:
-            if held.until > time.monotonic() + EARLY and not force:
+            if held.until > time.monotonic() + EARLY:
                 return
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._refreshing, self._pool.connection() as connection, connection.transaction():
                 # The row's lock: another replica may be refreshing.
                 asked = await connection.execute(
                     "select tokens from account where workspace = %s and person = %s for update", (self._workspace(), person)
@@ -231,7 +246,7 @@ class EntraIdentities:
                 kept = self._keys.open(self._owner(person), row[0]) if row else None
                 if kept is None:
                     raise SignInNeeded("Callboard can no longer read your sign-in. Sign in again.")
-                said, changed = await self._ask(lambda: self._silently(str(kept["cache"]), force=force))
+                said, changed = await self._ask(lambda: self._silently(str(kept["cache"]), refused))
                 if changed is not None:
                     closed = self._keys.close(self._owner(person), {"cache": changed})
                     await connection.execute(
@@ -241,18 +256,22 @@ class EntraIdentities:
                 raise self._refused(said)
             held.token, held.until = said["access_token"], time.monotonic() + float(said.get("expires_in", 0))
 
-    def _silently(self, cache: str, *, force: bool) -> tuple[Mapping[str, Any], str | None]:
-        """A token out of the cache, or for its refresh token; and the cache where it changed."""
+    def _silently(self, cache: str, refused: str) -> tuple[Mapping[str, Any], str | None]:
+        """A token out of the cache (another replica may have left one), or for its refresh token; and the cache where it changed."""
         kept = msal.SerializableTokenCache()
         kept.deserialize(cache)
         app = self._app(kept)
         accounts = app.get_accounts()
-        said = app.acquire_token_silent_with_error(SCOPES, accounts[0], force_refresh=force) if accounts else None
+        said = app.acquire_token_silent_with_error(SCOPES, accounts[0]) if accounts else None
+        if said and refused and said.get("access_token") == refused:
+            said = app.acquire_token_silent_with_error(SCOPES, accounts[0], force_refresh=True)
         return said or {"error": "invalid_grant"}, kept.serialize() if kept.has_state_changed else None
 
-    def _refused(self, said: Mapping[str, Any]) -> SignInNeeded | Refused:
+    def _refused(self, said: Mapping[str, Any]) -> SignInNeeded | NotNow | Refused:
         found = self._trouble(said)
-        return SignInNeeded(found.sentence) if found.again or found.kind is Kind.CONSENT else Refused(found.sentence)
+        if found.kind is Kind.AWAY:
+            return NotNow(found.sentence)
+        return SignInNeeded(found.sentence) if found.again else Refused(found.sentence)
 
     # Signing in
 
@@ -307,8 +326,8 @@ class EntraIdentities:
         cache = msal.SerializableTokenCache()
         try:
             said = await self._ask(lambda: self._app(cache).acquire_token_by_auth_code_flow(dict(kept["flow"]), dict(answer)))
-        except ValueError:  # what came back does not belong to what went out
-            raise SignInFailed("What came back from Entra does not belong to this sign-in. Begin again in Slack.", person) from None
+        except (ValueError, SignInNeeded):  # what came back does not belong to what went out
+            raise SignInFailed(STRANGE, person) from None
         if "error" in said:
             raise SignInFailed(self._trouble(said).sentence, person)
         claims = said["id_token_claims"]
@@ -363,7 +382,7 @@ class EntraIdentities:
     async def tidy(self) -> None:
         """Forget sign-ins that were not finished, and those that were."""
         async with self._pool.connection() as connection:
-            await connection.execute("delete from signin where created < now() - interval '1 day'")
+            await connection.execute("delete from signin where created < now() - %s::interval", (LINK_LASTS,))
 
     async def _taken(self, state: str) -> tuple[str, str, bytes]:
         """The sign-in that a state belongs to, which nobody can come back to again. Raises SignInFailed."""
@@ -384,43 +403,31 @@ class EntraIdentities:
             row = await asked.fetchone()
         if row is None or int(expires) < time.time():
             raise stale
-        if not hmac.compare_digest(self._keys.sign(self._signed(id, int(expires), row[1])).encode(), signature.encode()):
+        if not self._keys.signed(self._signed(id, int(expires), row[1]), signature):
             raise stale
         return row[0], row[1], row[2]
 
     # msal
 
     def _app(self, cache: msal.SerializableTokenCache | None) -> Any:
-        return msal.ConfidentialClientApplication(
-            self._client,
-            authority=f"https://login.microsoftonline.com/{self._tenant}",
-            client_credential=self._secret,
-            token_cache=cache,
-            timeout=TIMEOUT,
-        )
+        return _app(self._tenant, self._client, self._secret, cache)
 
-    async def _ask(self, call: Callable[[], Any]) -> Any:
-        """Ask msal, off the event loop. Raises NotNow where Entra is away."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        except (requests.RequestException, MsalServiceError) as error:
-            log.warning("Entra does not answer: %s", type(error).__name__)
-            raise NotNow("Entra does not answer.") from None
-        except ValueError as error:
-            if "authority" in str(error).lower() or "openid" in str(error).lower():  # its discovery did not answer as it should
-                log.warning("Entra has trouble: %s", type(error).__name__)
-                raise NotNow("Entra has trouble.") from None
-            raise
+    async def _ask(self, call: Callable[[], T]) -> T:
+        """Ask msal, off the event loop. Raises what `_asked` raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _asked, call)
 
     def _trouble(self, said: Mapping[str, Any]) -> Trouble:
         found = trouble(str(said.get("error", "")), str(said.get("error_description", "")), tenant=self._tenant, client=self._client)
-        log.warning("A sign-in did not work: %s, %s", found.kind.value, said.get("error", ""))
+        # Of what came, only the number: the rest may be anybody's words.
+        log.log(
+            logging.ERROR if found.kind is Kind.OURS else logging.WARNING, "A sign-in did not work: %s, AADSTS%s", found.kind, found.code
+        )
         return found
 
     def _of(self, person: str, account: Account) -> _Held:
         """What we know of them, as long as it is the same account: they may have signed in anew, on another replica."""
         held = self._held.get(person)
-        if held is None or held.account != account:
+        if held is None or (held.account, held.account.since) != (account, account.since):
             held = self._held[person] = _Held(account)
         self._held.move_to_end(person)
         while len(self._held) > REMEMBERED:
@@ -434,12 +441,52 @@ class EntraIdentities:
         return f"{id}|{expires}|{self._workspace()}|{person}"
 
 
+def _signature(key: bytes, text: str) -> str:
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:40]
+
+
 def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
 
 
 def _told(account: Account) -> dict[str, str]:
     return {"tenant": account.tenant, "oid": account.oid, "name": account.name, "username": account.username}
+
+
+def _app(tenant: str, client: str, secret: str, cache: msal.SerializableTokenCache | None) -> Any:
+    authority = f"https://login.microsoftonline.com/{tenant}"
+    return msal.ConfidentialClientApplication(client, authority=authority, client_credential=secret, token_cache=cache, timeout=TIMEOUT)
+
+
+def _asked(call: Callable[[], T]) -> T:
+    """What msal says. Raises NotNow where Entra is away, Refused where our tenant is unknown, SignInNeeded where it speaks of another."""
+    try:
+        return call()
+    except (requests.RequestException, MsalServiceError) as error:
+        log.warning("Entra does not answer: %s", type(error).__name__)
+        raise NotNow("Entra does not answer.") from None
+    except msal.IdTokenError:  # its text has what Entra says of the person
+        log.error("Entra's answer has an id token that is none of ours")  # noqa: TRY400
+        raise SignInNeeded(STRANGE) from None
+    except ValueError as error:
+        if "authority" not in str(error):  # so msal begins where it finds no tenant
+            raise
+        log.error("Entra does not know the tenant in ENTRA_TENANT")  # noqa: TRY400
+        raise Refused(NO_TENANT) from None
+
+
+async def look(entra: Registration) -> str | None:
+    """What is wrong with the app registration, as far as Entra tells without anybody signing in. Raises NotNow, Refused."""
+    scope = f"{AZURE_DEVOPS}/.default"  # what an app can ask for by itself
+
+    def ask() -> Mapping[str, Any]:
+        app = _app(entra.tenant, entra.client, entra.secret.get_secret_value(), None)
+        said: Mapping[str, Any] = app.acquire_token_for_client([scope])
+        return said
+
+    said = await asyncio.to_thread(_asked, ask)
+    found = trouble(str(said.get("error", "")), str(said.get("error_description", "")), tenant=entra.tenant, client=entra.client)
+    return found.sentence if "access_token" not in said and found.kind in {Kind.OURS, Kind.AWAY} else None
 
 
 async def rotate(database: Database, keys: Keys) -> tuple[int, int]:

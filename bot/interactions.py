@@ -17,7 +17,7 @@ Body = Mapping[str, Any]
 class Origin:
     """Who did something, where, and how they can be answered: `url` for half an hour, `view` while the dialog is open.
 
-    What belongs to no channel was done on the app's own page.
+    What belongs to no channel was done on the app's own page. `resumed` where it goes on after its person has signed in.
     """
 
     person: str
@@ -26,6 +26,7 @@ class Origin:
     view: str | None = None
     ephemeral: bool = False
     team: str = ""
+    resumed: bool = False
 
     @property
     def at_home(self) -> bool:

@@ -76,6 +76,14 @@ def _length(given: object) -> timedelta:
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
+
+def _is_one_tenant(tenant: str) -> str:
+    """With these three names Entra would let anybody in from anywhere."""
+    if tenant.lower() in {"common", "organizations", "consumers"}:
+        raise ValueError("it names one organisation: its tenant id, or its domain")
+    return tenant
+
+
 SIGN_IN = ("ENTRA_TENANT", "ENTRA_CLIENT_ID", "ENTRA_CLIENT_SECRET", "CALLBOARD_KEYS")
 
 ChannelId = Annotated[str, StringConstraints(pattern=r"^[CG][A-Z0-9]{6,}$")]
@@ -95,8 +103,8 @@ class EnvironmentVariables(_Frozen):
     HOOKS_USERNAME: Text
     HOOKS_PASSWORD: Secret
     HOOKS_SECRET: Secret
-    ENTRA_TENANT: Text | None = None
-    ENTRA_CLIENT_ID: Text | None = None
+    ENTRA_TENANT: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$"), AfterValidator(_is_one_tenant)] | None = None
+    ENTRA_CLIENT_ID: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")] | None = None
     ENTRA_CLIENT_SECRET: Secret | None = None
     CALLBOARD_KEYS: Annotated[SecretStr, AfterValidator(_are_keys)] | None = None
     CALLBOARD_URL: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+(/\S*)?$")]

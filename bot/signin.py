@@ -9,7 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from html import escape
 
+import psycopg
 from aiohttp import web
+from psycopg_pool import PoolTimeout
 
 from bot.core.approvals import Allowed, Denied
 from bot.core.audit import Entry
@@ -48,22 +50,33 @@ _HEADERS = {
 
 
 class SignInPages:
-    """Serves the pages. `linked` is told of two accounts that have been linked; `secure`: the bot is reached over TLS."""
+    """Serves the pages. `linked` is told of two accounts that have been linked; `secure`: the bot is reached over TLS.
+
+    `workspace` is what Slack calls the workspace.
+    """
 
     def __init__(
-        self, identities: EntraIdentities, chat: Chat, store: Store, *, linked: Callable[[Linked], Awaitable[None]], secure: bool
+        self,
+        identities: EntraIdentities,
+        chat: Chat,
+        store: Store,
+        *,
+        linked: Callable[[Linked], Awaitable[None]],
+        workspace: Callable[[], str],
+        secure: bool,
     ) -> None:
         self._identities = identities
         self._chat = chat
         self._store = store
         self._linked = linked
+        self._workspace = workspace
         self._secure = secure
 
     def add_to(self, app: web.Application) -> None:
         """Take the addresses."""
         app.router.add_get(CALLBACK, self._lost)
-        app.router.add_post(CALLBACK, self._back)
-        app.router.add_post(CONFIRM, self._confirmed)
+        app.router.add_post(CALLBACK, _calmly(self._back))
+        app.router.add_post(CONFIRM, _calmly(self._confirmed))
         app.router.add_get("/signin/style.css", _style)
 
     async def _lost(self, _: web.Request) -> web.Response:
@@ -72,7 +85,7 @@ class SignInPages:
 
     async def _back(self, request: web.Request) -> web.Response:
         """Somebody comes back from Entra."""
-        form = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        form = await _form(request)
         try:
             linking = await self._identities.come_back(form)
             member = await self._chat.member(linking.person)
@@ -85,7 +98,8 @@ class SignInPages:
         shown = page(
             "Are both of these you?",
             "<p>Callboard will do what you ask for in Slack under this name in Azure DevOps. If somebody sent you here, cancel.</p>"
-            f"<dl><dt>Slack</dt><dd>{escape(member.name)}<small>{escape(member.email or '')}</small></dd>"
+            f"<dl><dt>Slack</dt><dd>{escape(member.name)}<small>{escape(member.email or '')}</small>"
+            f"<small>in {escape(self._workspace())}</small></dd>"
             f"<dt>Entra</dt><dd>{escape(account.name)}<small>{escape(account.username)}</small></dd></dl>"
             f'<form method="post" action="{CONFIRM}"><button class="yes" name="answer" value="yes">Link them</button>'
             '<button name="answer" value="no">Cancel</button></form>',
@@ -96,18 +110,49 @@ class SignInPages:
     async def _confirmed(self, request: web.Request) -> web.Response:
         """The person says yes or no, in the browser that came back."""
         nonce = request.cookies.get(COOKIE, "")
-        if (await request.post()).get("answer") != "yes":
+        if (await _form(request)).get("answer") != "yes":
             await self._identities.give_up(nonce)
             return _done("Cancelled", "<p>Nothing was linked. You can close this page.</p>")
         try:
             linked = await self._identities.confirm(nonce)
         except SignInFailed as failed:
+            await self._identities.give_up(nonce)
             await self._store.record(Entry(failed.person, "sign in", "signin", Denied(str(failed))))
             return page("Not signed in", f"<p>{escape(str(failed))}</p>", status=400)
         await self._store.record(Entry(linked.person, "sign in", "signin", Allowed(), account=linked.account))
         await self._linked(linked)
         as_whom = f"<p>As <b>{escape(linked.account.name)}</b>. What you asked for in Slack goes on by itself; you can close this page.</p>"
         return _done("You are signed in", as_whom)
+
+
+def _calmly(answer: Callable[[web.Request], Awaitable[web.Response]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """The same, with a page where the form cannot be read, or the database is away."""
+
+    async def answered(request: web.Request) -> web.Response:
+        try:
+            return await answer(request)
+        except _Unreadable:
+            return page("Not signed in", "<p>Nothing that could be read was sent. Begin again in Slack.</p>", status=400)
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            log.warning("A page waits for the database: %s", type(error).__name__)
+            sentence = (
+                "Callboard cannot reach its database. Begin again in Slack in a while; <b>whoami</b> there says whether you are signed in."
+            )
+            return page("Not now", f"<p>{sentence}</p>", status=503)
+
+    return answered
+
+
+class _Unreadable(Exception):
+    """What was sent is no form."""
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    """The fields of a form. Raises _Unreadable."""
+    try:
+        return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+    except (ValueError, LookupError) as error:  # neither boundaries nor character sets can be trusted
+        raise _Unreadable from error
 
 
 def page(title: str, body: str, *, status: int = 200) -> web.Response:

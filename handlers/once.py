@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from bot.core.errors import Gone, NotNow, Refused, Uncertain
+from bot.core.errors import Gone, NotNow, Refused, SignInNeeded, Uncertain
 from bot.ports import Bot, Operation
 
 T = TypeVar("T")
@@ -30,7 +30,8 @@ class Outcome(Generic[T]):
 async def once(bot: Bot, operation: Operation, *, find: Callable[[], Awaitable[T | None]], do: Callable[[], Awaitable[T]]) -> Outcome[T]:
     """Do it, unless it has been done: `find` looks for its trace, `do` does it.
 
-    Raises what they raise: Refused and Gone end the operation, after NotNow it is as if never tried, Uncertain leaves it to the person.
+    Raises what they raise: Refused and Gone end the operation, after NotNow and SignInNeeded it is as if never tried, Uncertain leaves it
+    to the person.
     """
     known = await bot.store.offer(operation)
     if known.state == "dropped":
@@ -47,7 +48,7 @@ async def once(bot: Bot, operation: Operation, *, find: Callable[[], Awaitable[T
             await bot.store.advance(operation.id, of=("doing",), to="failed", result="The answer was lost, and there is no trace of it.")
             raise
         value = trace
-    except NotNow:
+    except (NotNow, SignInNeeded):  # nothing was done
         await bot.store.advance(operation.id, of=("doing",), to="offered")
         raise
     except (Refused, Gone) as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bot.core.approvals import Allowed
 from bot.core.audit import Entry
-from bot.core.errors import SignInNeeded
-from bot.messages.kit import Reply
+from bot.core.errors import Refused, SignInNeeded
+from bot.core.people import Person
+from bot.messages.kit import Message, Reply
 from bot.messages.private import note
 from bot.messages.signin import who_card
 from bot.ports import Bot
@@ -19,24 +20,14 @@ SERVICE = "Nobody signs in here: Callboard works in Azure DevOps under its own i
 @router.command("signin")
 async def sign_in(bot: Bot, request: Request) -> Reply:
     """Sign in, so that Azure DevOps records what you do under your own name."""
-    if bot.team.service_identity:
-        return note(SERVICE)
-    if await bot.identities.account(request.person) is None:
-        raise SignInNeeded("Sign in with your account of the organisation.")
-    acting = await bot.identities.acting(request.person)
-    return who_card(await bot.chat.member(request.person), acting.account, acting.me)
+    return await _who(bot, request.person, "Sign in with your account of the organisation.")
 
 
 @router.command("whoami")
 async def who_am_i(bot: Bot, request: Request) -> Reply:
     """Say who you are here, in Entra and in Azure DevOps."""
-    if bot.team.service_identity:
-        return note(SERVICE)
     member = await bot.chat.member(request.person)
-    if await bot.identities.account(request.person) is None:
-        return who_card(member, None, None)
-    acting = await bot.identities.acting(request.person)
-    return who_card(member, acting.account, acting.me)
+    return await _who(bot, request.person, f"You are {member.name} in Slack, and not signed in to Azure DevOps.")
 
 
 @router.command("signout")
@@ -53,3 +44,18 @@ async def sign_out(bot: Bot, request: Request) -> Reply:
 async def opened(_: Bot, __: Click) -> Reply:
     """The browser has opened the page by itself."""
     return None
+
+
+async def _who(bot: Bot, person: str, otherwise: str) -> Message:
+    """Who the person is everywhere. Raises SignInNeeded with this reason where they are not signed in."""
+    if bot.team.service_identity:
+        return note(SERVICE)
+    account = await bot.identities.account(person)
+    if account is None:
+        raise SignInNeeded(otherwise)
+    me: Person | Refused
+    try:
+        me = (await bot.identities.acting(person)).me
+    except Refused as error:
+        me = error
+    return who_card(await bot.chat.member(person), account, me)

@@ -232,6 +232,24 @@ class FakeIdentities:
 
 
 @dataclass
+class FakeSignIn:
+    """Where people sign in: `links` holds for whom there is a link, and for which delivery. `fresh` says whether a token was renewed."""
+
+    links: list[tuple[str, str]] = field(default_factory=list)
+    fresh: list[bool] = field(default_factory=list)
+    errors: list[OutsideError] = field(default_factory=list)
+
+    async def renew(self, _: str) -> bool:
+        return self.fresh.pop(0) if self.fresh else False
+
+    async def link(self, person: str, delivery: str) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.links.append((person, delivery))
+        return "https://login.microsoftonline.com/contoso/oauth2/v2.0/authorize?state=s"
+
+
+@dataclass
 class FakeModels:
     """Azure Machine Learning: `known` by model name, newest first."""
 

@@ -21,9 +21,22 @@ from aiohttp import encode_basic_auth, web
 from slack_sdk.web.async_client import AsyncWebClient
 
 import handlers
-from bot.app import BUGS_WAIT, EVENTS_WAIT, PEOPLE_WAIT, STALE_BUTTON, Callboard, Work, groups
-from bot.core.approvals import Answer
-from bot.core.errors import Gone, NotNow, OutsideError, Refused, Uncertain
+from bot.app import (
+    AGAIN,
+    BUGS_WAIT,
+    EVENTS_WAIT,
+    FOREIGN,
+    PEOPLE_WAIT,
+    PRESS_AGAIN,
+    RESUMED,
+    STALE_BUTTON,
+    Callboard,
+    NoSignIn,
+    Work,
+    groups,
+)
+from bot.core.approvals import Answer, Denied
+from bot.core.errors import Gone, NotNow, OutsideError, Refused, SignInNeeded, Uncertain
 from bot.core.events import Event, ReleaseMoved, RunMoved, StageMoved
 from bot.core.team import Team
 from bot.database import Database
@@ -36,13 +49,14 @@ from bot.routing import Click, Request, Router, Submission, Usage, Visit
 from bot.settings import EnvironmentVariables, Settings, Workspace
 from bot.slack import TIMEOUT
 from sandbox.names import ADA, GRACE
+from sandbox.names import TEAM as TEAM_ID
 from sandbox.processes import free_port
 from sandbox.slack.delivery import sign
 from sandbox.slack.person import Person
 from sandbox.slack.server import Slack
 from tests.artifacts import delivered, smoke
 from tests.examples import CHANNEL, NOW, PENDING, TEAM, V3, WAITING
-from tests.fakes import World
+from tests.fakes import FakeSignIn, World
 from tests.sandboxes import proxy, sandbox, the, trust
 
 SECRET = {"X-Callboard-Secret": "h" * 32}
@@ -330,10 +344,17 @@ class Desk:
     feature: Feature = field(default_factory=Feature)
     screen: FakeScreen = field(default_factory=FakeScreen)
     world: World = field(default_factory=World)
+    signin: FakeSignIn = field(default_factory=FakeSignIn)
+    workspace: str = TEAM_ID
 
     async def gets(self, *deliveries: Delivery) -> list[Outcome]:
         """The outcomes of deliveries worked off together."""
-        return list(await Work(self.world.bot, self.screen, self.feature.router, workspace=lambda: "T0CONTOSO")(deliveries))
+        return list(await self.work(deliveries))
+
+    @property
+    def work(self) -> Work:
+        """The worker."""
+        return Work(self.world.bot, self.screen, self.feature.router, self.signin, lambda: self.workspace)
 
 
 def hook_delivery(run_id: int = 480, number: int = 1, *, attempts: int = 0, body: object = None) -> Delivery:
@@ -342,23 +363,33 @@ def hook_delivery(run_id: int = 480, number: int = 1, *, attempts: int = 0, body
     return Delivery(f"hook:{number}", f"run:{run_id}", HOOK, payload, NOW + timedelta(seconds=number), attempts)
 
 
-def asked(text: str = "diabetes", *, view: str | None = None, attempts: int = 0, command: str = "/retrain") -> Delivery:
+def asked(
+    text: str = "diabetes",
+    *,
+    view: str | None = None,
+    attempts: int = 0,
+    command: str = "/retrain",
+    team: str = TEAM_ID,
+    key: str = "command:1.1",
+) -> Delivery:
     """A kept slash command of Ada's."""
     body = {
         "command": command,
         "text": text,
         "user_id": ADA.slack,
+        "team_id": team,
         "channel_id": CHANNEL,
         "response_url": "https://hooks.slack.com/commands/1",
         "trigger_id": "1.1",
     }
-    return Delivery("command:1.1", f"person:{ADA.slack}", COMMAND, evidence(body, view), NOW, attempts)
+    return Delivery(key, f"person:{ADA.slack}", COMMAND, evidence(body, view), NOW, attempts)
 
 
-def clicked(action: str = "start", *, ephemeral: bool = False, view: str | None = None) -> Delivery:
-    """A kept click of Ada's."""
+def clicked(action: str = "start", *, ephemeral: bool = False, view: str | None = None, team: str = TEAM_ID) -> Delivery:
+    """A kept click of Ada's, in the channel of our workspace."""
     body = {
-        "user": {"id": ADA.slack},
+        "team": {"id": TEAM_ID},
+        "user": {"id": ADA.slack, "team_id": team},
         "channel": {"id": CHANNEL},
         "container": {"message_ts": "1.000001", "is_ephemeral": ephemeral},
         "actions": [{"action_id": action, "value": "480"}],
@@ -625,7 +656,7 @@ async def test_another_tab_and_another_workspace_are_shown_nothing(desk: Desk, d
 
 
 async def test_without_a_page_nothing_is_shown(desk: Desk) -> None:
-    work = Work(desk.world.bot, desk.screen, Router())
+    work = Work(desk.world.bot, desk.screen, Router(), desk.signin, lambda: desk.workspace)
 
     assert await work([visited()]) == [Done()]
     assert desk.world.chat.homes == {}
@@ -680,6 +711,98 @@ def test_there_is_one_page() -> None:
         Router().include(Feature().router).home(Feature().router.at_home or pytest.fail("no page"))
 
 
+# Who has to sign in
+
+
+NEEDED = SignInNeeded("This is done under your own name.")
+SIGN_IN = "🔑 This is done under your own name. Press Sign in in this message."
+
+
+async def test_who_has_to_sign_in_is_asked_to_in_private_and_what_they_wanted_is_remembered(desk: Desk) -> None:
+    desk.feature.errors = [NEEDED]
+
+    outcome = await desk.gets(asked())
+
+    assert outcome == [Done()]
+    assert desk.screen.told == [(BY_URL, SIGN_IN)]
+    assert desk.signin.links == [(ADA.slack, "command:1.1")]
+
+
+async def test_who_has_a_dialog_open_is_asked_to_sign_in_there(desk: Desk) -> None:
+    desk.feature.errors = [NEEDED]
+
+    await desk.gets(clicked("ask", view="V1"))
+
+    assert "https://login.microsoftonline.com/" in str(desk.screen.dialogs["V1"].blocks)
+    assert desk.screen.told == []
+
+
+async def test_where_nobody_can_sign_in_the_reason_is_told(desk: Desk) -> None:
+    desk.feature.errors = [NEEDED]
+    desk.signin.errors = [NotNow("Entra does not answer.")]
+
+    await desk.gets(asked())
+
+    assert [said for _, said in desk.screen.told] == [f"{NEEDED} But that cannot be done at present: Entra does not answer."]
+
+
+async def test_a_token_that_was_refused_is_renewed_once_and_the_person_notices_nothing(desk: Desk) -> None:
+    desk.signin.fresh = [True, True]
+    desk.feature.errors = [NEEDED]
+
+    await desk.gets(asked())
+    desk.feature.errors = [NEEDED, NEEDED]
+    await desk.gets(asked())
+
+    assert [said for _, said in desk.screen.told] == ["fine", SIGN_IN]
+    assert len(desk.feature.calls) == 4
+
+
+async def test_in_the_service_mode_there_is_no_address_and_no_token() -> None:
+    assert not await NoSignIn().renew(ADA.slack)
+    with pytest.raises(Refused):
+        await NoSignIn().link(ADA.slack, "command:1.1")
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [(Modal("Approve", [], "approve"), PRESS_AGAIN), (Message("fine"), "fine"), (None, "Done.")],
+    ids=["form", "note", "nothing"],
+)
+async def test_what_goes_on_after_its_dialog_was_closed_is_told_in_private(desk: Desk, reply: Reply, said: str) -> None:
+    desk.feature.replies = [reply]
+    desk.screen.errors = [Gone("not_found")]
+
+    await desk.gets(asked("", view="V1", key=f"command:1.1{RESUMED}s1"))
+
+    assert [text for _, text in desk.screen.told] == [said]
+
+
+async def test_what_has_waited_too_long_is_not_done_but_told(desk: Desk) -> None:
+    await desk.work.resume(clicked())
+
+    assert desk.feature.calls == []
+    assert [said for _, said in desk.screen.told] == [AGAIN]
+
+
+@pytest.mark.parametrize("delivery", [asked(team="T0ELSEWHERE"), clicked(team="T0ELSEWHERE")], ids=["command", "click"])
+async def test_people_of_another_workspace_are_refused_on_record(desk: Desk, delivery: Delivery) -> None:
+    assert await desk.gets(delivery) == [Done()]
+
+    assert desk.feature.calls == []
+    assert [said for _, said in desk.screen.told] == [FOREIGN]
+    assert [(entry.person, entry.decision) for entry in desk.world.store.audit] == [(ADA.slack, Denied(FOREIGN))]
+
+
+async def test_until_it_is_known_whose_workspace_this_is_everybody_waits(desk: Desk) -> None:
+    desk.workspace = ""
+
+    (outcome,) = await desk.gets(asked())
+
+    assert isinstance(outcome, Later)
+    assert (desk.feature.calls, desk.screen.told) == ([], [])
+
+
 async def test_a_timer_that_fails_is_logged_and_runs_again(caplog: pytest.LogCaptureFixture) -> None:
     router, errors = Router(), [KeyError("x"), NotNow("Busy."), None]
 
@@ -689,7 +812,7 @@ async def test_a_timer_that_fails_is_logged_and_runs_again(caplog: pytest.LogCap
             raise error
 
     (timer,) = router.timers.values()
-    work = Work(World().bot, FakeScreen(), router)
+    work = Work(World().bot, FakeScreen(), router, NoSignIn(), lambda: TEAM_ID)
     for _ in range(3):
         await work.tick(timer)
 

@@ -42,7 +42,7 @@ from tests.examples import (
     V4,
     WAITING,
 )
-from tests.fakes import FakeBoard, FakeChat, FakeModels, FakePipelines, FakeStore
+from tests.fakes import FakeBoard, FakeChat, FakeModels, FakePipelines, FakeSignIn, FakeStore
 
 GROUP = frozenset({"S0RELEASE", "S0MLTEAM"})
 PEOPLE = {member.id: replace(member, groups=GROUP) for member in (ADA, GRACE, RADIA, GUEST)} | {ALAN.id: replace(ALAN, groups=GROUP)}
@@ -152,7 +152,7 @@ class Play:
 
     def started(self) -> Work:
         """A fresh process: only what was kept is left."""
-        return Work(self.bot, Silent(), router)
+        return Work(self.bot, Silent(), router, FakeSignIn(), lambda: "T0CONTOSO")
 
     def judged(self, approval: Approval, who: Person, answer: Answer) -> str:
         """Why this write should never have been sent, by rules of this test's own."""

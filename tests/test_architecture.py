@@ -27,6 +27,7 @@ HOMES = {
         "bot.identity",
         "bot.inbox",
         "bot.lanes",
+        "bot.signin",
         "bot.store",
         "bot.trail",
         "bot.migrations",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.core.errors import SignInNeeded
+from bot.core.errors import Refused, SignInNeeded
 from bot.messages.kit import Message, Reply
 from bot.routing import Click, Request
 from handlers.signin import opened, sign_in, sign_out, who_am_i
@@ -30,10 +30,19 @@ async def test_who_is_signed_in_is_told_as_whom(world: World) -> None:
 async def test_who_is_not_is_sent_to_sign_in(world: World) -> None:
     world.identities.accounts.clear()
 
-    with pytest.raises(SignInNeeded):
+    with pytest.raises(SignInNeeded, match="your account of the organisation"):
         await sign_in(world.bot, ASKED)
-    assert "not signed in" in said(await who_am_i(world.bot, ASKED))
+    with pytest.raises(SignInNeeded, match="You are Grace Hopper in Slack, and not signed in"):
+        await who_am_i(world.bot, ASKED)
     assert said(await sign_out(world.bot, ASKED)) == "You are not signed in."
+
+
+async def test_who_is_signed_in_with_an_account_that_azure_devops_does_not_know_is_told_which(world: World) -> None:
+    world.identities.errors[GRACE.id] = [Refused("You are not a member of the Azure DevOps organisation.")]
+
+    reply = said(await who_am_i(world.bot, ASKED))
+
+    assert reply == "You are Grace Hopper in Slack, grace@contoso.example in Entra. You are not a member of the Azure DevOps organisation."
 
 
 async def test_signing_out_is_on_record(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bot.core.approvals import Allowed, Denied
 from bot.core.audit import Entry
-from bot.core.errors import NotNow, Refused, SignInNeeded, Uncertain
+from bot.core.errors import NotNow, OutsideError, Refused, SignInNeeded, Uncertain
 from bot.core.references import token
 from bot.core.runs import Order
 from bot.messages.kit import Message, Modal, Reply
@@ -176,11 +176,12 @@ async def test_a_run_that_was_started_and_is_gone_is_not_started_again(world: Wo
     assert len(world.pipelines.orders) == 1
 
 
-async def test_when_azure_devops_cannot_answer_it_is_as_if_never_tried(world: World) -> None:
-    world.pipelines.errors["start"] = [NotNow("Azure DevOps is busy.")]
+@pytest.mark.parametrize("error", [NotNow("Azure DevOps is busy."), SignInNeeded("Azure DevOps does not accept your sign-in any more.")])
+async def test_when_azure_devops_cannot_answer_it_is_as_if_never_tried(world: World, error: OutsideError) -> None:
+    world.pipelines.errors["start"] = [error]
     await retrain(world.bot, asking("diabetes"))
 
-    with pytest.raises(NotNow):
+    with pytest.raises(type(error)):
         await started(world.bot, START)
 
     assert world.store.operations[OPERATION].state == "offered"

@@ -7,21 +7,26 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import aiohttp
 import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet
+from pydantic import SecretStr
 
 from bot.core.approvals import Denied
 from bot.core.errors import NotNow, Refused, SignInNeeded
 from bot.core.people import Account, Person
 from bot.database import Database
+from bot.doctor import sign_in
 from bot.identity import EntraIdentities, Keys, Linked, ServiceIdentity, rotate
 from bot.logs import QUIET
 from bot.ports import Hands
+from bot.settings import Entra as Registration
+from bot.settings import Settings
 from bot.signin import SignInPages
 from sandbox.entra.person import Browser, Form, Page
 from sandbox.entra.server import Entra
@@ -31,6 +36,7 @@ from sandbox.tokens import AZURE_DEVOPS, BadToken
 from sandbox.world import World
 from tests.examples import BOT_ADO
 from tests.fakes import FakeChat, FakeHands, FakePipelines, FakeStore
+from tests.test_app import settings
 from tests.test_azure_devops import point_at
 
 pytestmark = pytest.mark.world
@@ -105,7 +111,7 @@ async def opened(folder: Path, database: Database, port: int) -> AsyncIterator[H
 
     app = web.Application()
     chat = FakeChat()
-    SignInPages(house.identities, chat, house.store, linked=told, secure=False).add_to(app)
+    SignInPages(house.identities, chat, house.store, linked=told, workspace=lambda: "Contoso", secure=False).add_to(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -157,7 +163,7 @@ async def test_the_page_shows_both_names_and_asks_once_more(house: House) -> Non
         page = await browser.signs_in(await house.identities.link(ADA.slack, "d1"), GRACE)
 
         assert "Are both of these you?" in page.text
-        assert "Slack Ada Lovelace ada@contoso.example Entra Grace Hopper grace@contoso.example" in page.text
+        assert "Slack Ada Lovelace ada@contoso.example in Contoso Entra Grace Hopper grace@contoso.example" in page.text
         done = await browser.presses(page, "Cancel")
 
     assert "Nothing was linked" in done.text
@@ -359,6 +365,27 @@ async def test_a_wrong_client_secret_is_the_owners_to_mend(house: House) -> None
     assert "app registration is not set up right (AADSTS7000215)" in (await house.signs_in(ADA)).text
 
 
+async def test_the_doctor_tells_a_right_app_registration_from_a_wrong_one(house: House) -> None:
+    def told(tenant: str = TENANT, client: str = CLIENT_ID, secret: str = house.entra.client_secret) -> Settings:
+        entra = Registration(tenant, client, SecretStr(secret), SecretStr(Fernet.generate_key().decode()))
+        return replace(settings(CALLBOARD_URL="https://callboard.contoso.example/"), entra=entra)
+
+    assert await sign_in(told()) == (
+        True,
+        "Entra takes the app registration; its redirect URI has to be https://callboard.contoso.example/signin/callback",
+    )
+    for wrong in (told(secret="another"), told(client="6c0f5c3e-51f4-4a9b-9a5e-3f6f1f0a0000")):
+        fine, said = await sign_in(wrong)
+        assert not fine
+        assert "not set up right (AADSTS" in said
+    with pytest.raises(Refused, match="mend ENTRA_TENANT"):
+        await sign_in(told(tenant="elsewhere.example"))
+    house.world.faults.arm("entra.503", 9)
+    with pytest.raises(NotNow):
+        await sign_in(told())
+    assert (await sign_in(settings()))[1].startswith("nobody signs in")
+
+
 @pytest.mark.parametrize(("how", "sentence"), [("revoke", "was revoked"), ("expire", "has expired")])
 async def test_a_sign_in_that_is_over_asks_for_a_new_one(house: House, how: str, sentence: str) -> None:
     await house.signs_in(ADA)
@@ -366,8 +393,10 @@ async def test_a_sign_in_that_is_over_asks_for_a_new_one(house: House, how: str,
     getattr(house.entra, how)(ADA)
 
     other = house.made()
-    with pytest.raises(SignInNeeded, match=sentence):
+    with pytest.raises(SignInNeeded, match="not accept"):
         await other.acting(ADA.slack)
+    with pytest.raises(SignInNeeded, match=sentence):
+        await other.renew(ADA.slack)
 
     await house.signs_in(ADA)
     assert (await other.acting(ADA.slack)).me.name == ADA.name
@@ -375,9 +404,78 @@ async def test_a_sign_in_that_is_over_asks_for_a_new_one(house: House, how: str,
 
 async def test_a_token_that_azure_devops_no_longer_takes_is_renewed_once(house: House) -> None:
     await house.signs_in(ADA)
+    other = house.made()
+    assert not await other.renew(ADA.slack), "it has no token yet"
+    await other.acting(ADA.slack)
     house.world.tokens.revoke(ADA)  # the token alone, not what renews it
 
-    assert (await house.identities.acting(ADA.slack)).me.name == ADA.name
+    with pytest.raises(SignInNeeded):
+        await house.made().acting(ADA.slack)  # out of the cache, as it was
+    assert await other.renew(ADA.slack)
+
+    assert (await other.acting(ADA.slack)).me.name == ADA.name
+    house.entra.revoke(ADA)
+    with pytest.raises(SignInNeeded, match="was revoked"):
+        await other.renew(ADA.slack)
+
+
+async def test_who_signs_in_anew_is_known_anew_by_every_replica(house: House) -> None:
+    await house.signs_in(ADA)
+    other = house.made()
+    first = await other.acting(ADA.slack)
+    house.entra.revoke(ADA)
+    await house.signs_in(ADA)
+
+    second = await other.acting(ADA.slack)
+
+    assert second.pipelines is not first.pipelines
+    assert (await second.pipelines.me()).name == ADA.name
+    assert first.account is not None
+    assert first.account.since is not None
+    assert second.account is not None
+    assert second.account.since is not None
+    assert first.account.since < second.account.since
+
+
+async def test_a_link_outlives_a_rotation_of_the_keys(house: House) -> None:
+    first, second = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    text = "id|1|T|U"
+
+    assert Keys(f"{second},{first}").signed(text, Keys(first).sign(text))
+    assert not Keys(second).signed(text, Keys(first).sign(text))
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Content-Type": "multipart/form-data"}, b"state=x"),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, b"rubbish"),
+        ({"Content-Type": "application/x-www-form-urlencoded; charset=klingon"}, b"state=x"),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, b"state=%ff%00&answer=yes"),
+        ({"Content-Type": "application/json"}, b"{}"),
+        ({"Content-Type": "application/x-www-form-urlencoded", "Cookie": "callboard-signin=\u00ff"}, b"answer=yes"),
+    ],
+)
+async def test_what_is_no_form_gets_a_page_that_says_where_to_begin(house: House, headers: dict[str, str], body: bytes) -> None:
+    callback = house.entra.rules.redirect
+    async with aiohttp.ClientSession() as session:
+        for address in (callback, callback.replace("callback", "confirm")):
+            async with session.post(address, data=body, headers=headers) as answer:
+                text = await answer.text()
+
+                assert answer.status == 400 or "Nothing was linked" in text
+                assert "Begin again in Slack" in text or "Nothing was linked" in text
+                assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_without_the_database_the_page_says_so(house: House) -> None:
+    async with Browser(house.world) as browser:
+        page = await browser.signs_in(await house.identities.link(ADA.slack, "d1"), ADA)
+        await house.database.pool.close()
+        pressed = await browser.presses(page, "Link them")
+
+    assert pressed.status == 503
+    assert "cannot reach its database" in pressed.text
 
 
 async def test_tokens_are_renewed_in_time_by_one_replica_after_the_other(house: House) -> None:

@@ -54,7 +54,7 @@ from tests.examples import (
     V4,
     WAITING,
 )
-from tests.fakes import FakeBoard, FakeChat, FakeModels, FakePipelines
+from tests.fakes import FakeBoard, FakeChat, FakeModels, FakePipelines, FakeSignIn
 
 ALL = frozenset({"S0MLTEAM", "S0RELEASE"})
 KATHERINE = Member("U0KATHE01", "Katherine Johnson", "katherine@contoso.example", groups=ALL)
@@ -211,10 +211,7 @@ def place(database: Database) -> Place:
     pipelines.known_people = (OTHER,)
     bot = Bot(RELEASING, pipelines, Accounts(pipelines), models, chat, FakeBoard(), store, lambda: NOW)
 
-    async def link(_: str, __: str) -> str:
-        return "https://login.microsoftonline.com/tenant/oauth2/v2.0/authorize"
-
-    return Place(pipelines, models, screen, store, bot, Work(bot, screen, router, link))
+    return Place(pipelines, models, screen, store, bot, Work(bot, screen, router, FakeSignIn(), lambda: "T0CONTOSO"))
 
 
 # The scene

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from bot.core.errors import Refused
 from bot.core.people import Account
 from bot.messages.barriers import broken_card, glass_card
 from bot.messages.offers import Deed, steer_offer
@@ -17,8 +20,8 @@ def test_who_has_to_sign_in_gets_a_button_of_their_own() -> None:
 
 
 def test_who_somebody_is_is_told_in_all_three_places() -> None:
-    assert matches("whoami", who_card(GRACE, ACCOUNTS[GRACE.id], GRACE_ADO))
-    assert "not signed in" in who_card(GRACE, None, None).text
+    assert matches("whoami", who_card(GRACE, replace(ACCOUNTS[GRACE.id], since=NOW), GRACE_ADO))
+    assert matches("whoami-refused", who_card(GRACE, ACCOUNTS[GRACE.id], Refused("You are not a member of <the organisation>.")))
     hostile = who_card(GRACE, Account("t", "o", "<!channel>", "<@U1>"), GRACE_ADO)
     assert "<!channel>" not in str(hostile.blocks) + hostile.text
 

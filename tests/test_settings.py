@@ -102,6 +102,21 @@ def test_people_sign_in_unless_the_team_has_chosen_otherwise(tmp_path: Path) -> 
     assert settings.entra is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ENTRA_TENANT", "common", "ENTRA_TENANT: it names one organisation: its tenant id, or its domain."),
+        ("ENTRA_TENANT", "Organizations", "ENTRA_TENANT: it names one organisation: its tenant id, or its domain."),
+        ("ENTRA_TENANT", "contoso/../common", "ENTRA_TENANT does not look right"),
+        ("ENTRA_CLIENT_ID", "callboard", "ENTRA_CLIENT_ID does not look right"),
+    ],
+)
+def test_only_one_organisation_signs_in(name: str, value: str, said: str) -> None:
+    (mistake,) = mistakes(GOOD | {"CALLBOARD_CONFIG": str(ROOT / "callboard.toml"), name: value})
+
+    assert mistake.startswith(said)
+
+
 @pytest.mark.parametrize("keys", ["short", "", "k" * 44 + ",", "ä" * 44])
 def test_keys_are_what_fernet_takes(keys: str) -> None:
     said = mistakes(GOOD | {"CALLBOARD_CONFIG": str(ROOT / "callboard.toml"), "CALLBOARD_KEYS": keys})

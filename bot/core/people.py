@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,16 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody's Entra account, which they linked to their Slack account by signing in; `tenant` and `oid` name it for good."""
+    """Somebody's Entra account, which they linked to their Slack account by signing in; `tenant` and `oid` name it for good.
+
+    `since` is when they last signed in, where that matters; it makes no other account.
+    """
 
     tenant: str
     oid: str
     name: str
     username: str
+    since: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,18 +18,26 @@ class Kind(StrEnum):
     FOREIGN = "foreign"  # a guest, or an account of another organisation
     REVOKED = "revoked"  # the password changed, or an administrator signed the person out
     EXPIRED = "expired"  # not used for too long
-    BLOCKED = "blocked"  # the account or the place is not allowed to sign in
+    PROOF = "proof"  # the organisation wants more than a password, or wants it anew
+    BLOCKED = "blocked"  # the place or the device is not allowed to sign in
+    DISABLED = "disabled"  # the account is switched off or locked
+    AWAY = "away"  # Entra itself has trouble
     OURS = "ours"  # the app registration or our settings are wrong
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why, as a sentence fit for a person; `again` says whether signing in anew is the way on."""
+    """Why, as a sentence fit for a person; `code` is Entra's number, where it gave one."""
 
     kind: Kind
     sentence: str
-    again: bool = False
+    code: int | None = None
+
+    @property
+    def again(self) -> bool:
+        """Whether signing in anew, in a browser, is the way on."""
+        return self.kind in {Kind.CONSENT, Kind.REVOKED, Kind.EXPIRED, Kind.PROOF}
 
 
 _CODES = {
@@ -45,28 +53,41 @@ _CODES = {
     70008: Kind.EXPIRED,
     700082: Kind.EXPIRED,
     700084: Kind.EXPIRED,
-    50057: Kind.BLOCKED,
-    50053: Kind.BLOCKED,
-    50076: Kind.BLOCKED,
-    50079: Kind.BLOCKED,
+    50072: Kind.PROOF,
+    50074: Kind.PROOF,
+    50076: Kind.PROOF,
+    50079: Kind.PROOF,
+    50158: Kind.PROOF,
+    50053: Kind.DISABLED,
+    50057: Kind.DISABLED,
     53000: Kind.BLOCKED,
     53003: Kind.BLOCKED,
     7000215: Kind.OURS,
     7000222: Kind.OURS,
     700016: Kind.OURS,
+    500011: Kind.OURS,
     50011: Kind.OURS,
     70011: Kind.OURS,
+    90033: Kind.AWAY,
 }
-_AADSTS = re.compile(r"AADSTS(\d+)")
+_ERRORS = {
+    "access_denied": Kind.DECLINED,
+    "invalid_grant": Kind.EXPIRED,
+    "consent_required": Kind.CONSENT,
+    "interaction_required": Kind.PROOF,
+    "login_required": Kind.PROOF,
+    "server_error": Kind.AWAY,
+    "temporarily_unavailable": Kind.AWAY,
+}
+_AADSTS = re.compile(r"AADSTS([0-9]{1,9})")
 
 
 def trouble(error: str, description: str, *, tenant: str, client: str) -> Trouble:
     """What Entra's `error` and `error_description` mean; of the description only its code is used."""
-    code = _AADSTS.search(description)
-    kind = _CODES.get(int(code[1])) if code else None
-    if kind is None:
-        kind = {"access_denied": Kind.DECLINED, "invalid_grant": Kind.EXPIRED, "consent_required": Kind.CONSENT}.get(error, Kind.UNKNOWN)
-    number = f" (AADSTS{code[1]})" if code else ""
+    found = _AADSTS.search(description)
+    code = int(found[1]) if found else None
+    kind = _CODES.get(code or 0) or _ERRORS.get(error, Kind.UNKNOWN)
+    number = f" (AADSTS{code})" if code else ""
     match kind:
         case Kind.CONSENT:
             address = f"https://login.microsoftonline.com/{tenant}/adminconsent?client_id={client}"
@@ -79,10 +100,16 @@ def trouble(error: str, description: str, *, tenant: str, client: str) -> Troubl
             sentence = "Your sign-in was revoked, by a new password or an administrator. Sign in again."
         case Kind.EXPIRED:
             sentence = "Your sign-in has expired. Sign in again."
+        case Kind.PROOF:
+            sentence = f"Your organisation wants you to prove once more that it is you{number}. Sign in again."
+        case Kind.DISABLED:
+            sentence = f"This account is switched off or locked in Entra{number}. Ask your administrator."
+        case Kind.AWAY:
+            sentence = f"Entra has trouble of its own{number}. Try again in a while."
         case Kind.BLOCKED:
-            sentence = f"Entra does not let this account sign in from here{number}. Ask your administrator."
+            sentence = f"Your organisation's rules do not let you sign in from this place or device{number}. Ask your administrator."
         case Kind.OURS:
             sentence = f"Callboard's app registration is not set up right{number}. Its owners have to mend it."
         case _:
             sentence = f"Entra did not let you sign in{number}. Try again, and ask your administrator if it stays so."
-    return Trouble(kind, sentence, again=kind in {Kind.REVOKED, Kind.EXPIRED})
+    return Trouble(kind, sentence, code)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bot.core.errors import Refused
 from bot.core.people import Account, Member, Person
-from bot.messages.kit import Message, actions, code, context, escape, facts, link_buttons, section
+from bot.messages.kit import Message, actions, code, context, escape, facts, link_buttons, section, when
 from bot.messages.limits import fit
 
 
@@ -21,21 +22,27 @@ def sign_in_card(why: str, address: str) -> Message:
     )
 
 
-def who_card(member: Member, account: Account | None, me: Person | None) -> Message:
-    """Who somebody is, here, in Entra and in Azure DevOps."""
-    if account is None or me is None:
-        text = f"You are {escape(member.name)} in Slack, and not signed in to Azure DevOps."
-        return fit(Message(text, blocks=[section(text)]))
+def who_card(member: Member, account: Account, me: Person | Refused) -> Message:
+    """Who somebody is, here, in Entra and in Azure DevOps; or why Azure DevOps does not let them in."""
+    known = f"You are {escape(member.name)} in Slack, {escape(account.username)} in Entra"
+    if isinstance(me, Refused):
+        text, there = f"{known}. {escape(str(me))}", f"⛔ {escape(str(me))}"
+        record = "Is it another account that you wanted? Give `signout`, and sign in with that one."
+    else:
+        text, there = f"{known}, {escape(me.name)} in Azure DevOps.", escape(me.name)
+        record = "What you do here is on record in Azure DevOps under this name."
+    since = [("Signed in", when(account.since))] if account.since is not None else []
     return fit(
         Message(
-            f"You are {escape(member.name)} in Slack, {escape(account.username)} in Entra, {escape(me.name)} in Azure DevOps.",
+            text,
             blocks=[
                 facts(
                     ("Slack", escape(member.name)),
                     ("Entra", f"{escape(account.name)} {code(account.username)}"),
-                    ("Azure DevOps", escape(me.name)),
+                    ("Azure DevOps", there),
+                    *since,
                 ),
-                context("What you do here is on record in Azure DevOps under this name."),
+                context(record),
             ],
         )
     )
