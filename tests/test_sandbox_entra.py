@@ -492,6 +492,24 @@ async def test_a_code_is_for_the_address_that_it_came_to(app: App) -> None:
     assert elsewhere["error_codes"] == [50011]
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda entra: entra.revoke(ADA), 50173),
+        (lambda entra: entra.forget_consent(ADA), 65001),
+        (lambda entra: entra.block(ADA), 53003),
+    ],
+)
+async def test_a_code_is_worth_nothing_after_what_ends_a_sign_in(app: App, change: Callable[[Entra], None], code: int) -> None:
+    flow = await app.begins()
+    answer = await app.comes_back(flow["auth_uri"], ADA)
+
+    change(app.entra)
+
+    refused = await app.redeems(flow, answer)
+    assert (refused["error"], refused["error_codes"]) == ("invalid_grant", [code])
+
+
 async def test_without_the_right_secret_there_is_no_token_and_the_code_is_not_spent(app: App) -> None:
     flow = await app.begins()
     answer = await app.comes_back(flow["auth_uri"], ADA)

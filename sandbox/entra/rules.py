@@ -94,6 +94,7 @@ class _Code:
     who: Character
     until: float
     redeemed: bool = False
+    revoked: bool = False
 
 
 class Rules:
@@ -213,6 +214,9 @@ class Rules:
         if challenge != code.ask.challenge:
             wrong = "The Code_Verifier does not match the code_challenge supplied in the authorization request."
             raise EntraError("invalid_grant", 501481, wrong)
+        if code.revoked:
+            raise _was_revoked()
+        self._still_allowed(code.who, code.ask.scopes)
         return self._grant(code.who, code.ask.scopes, code.ask.nonce)
 
     def _renew(self, form: Mapping[str, str]) -> Grant:
@@ -224,17 +228,13 @@ class Rules:
             case "used":
                 raise EntraError("invalid_grant", 70000, "Provided grant is invalid or malformed.")
             case "revoked":
-                revoked = "The provided grant has expired due to it being revoked, a fresh auth token is needed."
-                raise EntraError("invalid_grant", 50173, revoked, suberror="bad_token")
+                raise _was_revoked()
             case "expired":
                 expired = "The refresh token has expired due to inactivity. The token was inactive for 90.00:00:00."
                 raise EntraError("invalid_grant", 700082, expired, suberror="token_expired")
         scopes = tuple(form.get("scope", "").split()) or tuple(known["scopes"])
         who = next(person for person in PEOPLE if person.oid == known["oid"])
-        self.admit(who)
-        if not self._agreed(who, scopes):
-            missing = f"The user or administrator has not consented to use the application with ID '{CLIENT_ID}' named 'Callboard'."
-            raise EntraError("invalid_grant", 65001, missing, suberror="consent_required")
+        self._still_allowed(who, scopes)
         grant = self._grant(who, scopes)
         self._refresh[given] = known | {"state": "used"}
         return grant
@@ -250,16 +250,25 @@ class Rules:
         audience, carried = (AZURE_DEVOPS, permissions) if permissions else (GRAPH, identity)
         return Grant(who, audience, carried, "openid" in scopes, nonce, refresh)
 
+    def _still_allowed(self, who: Character, scopes: tuple[str, ...]) -> None:
+        """Whether the person may still sign in, and still agrees. Raises EntraError."""
+        self.admit(who)
+        if not self._agreed(who, scopes):
+            missing = f"The user or administrator has not consented to use the application with ID '{CLIENT_ID}' named 'Callboard'."
+            raise EntraError("invalid_grant", 65001, missing, suberror="consent_required")
+
     def _agreed(self, who: Character, scopes: Iterable[str]) -> bool:
         return set(wanted(scopes)) <= set(self._consents.get(who.oid, []))
 
     # For administrators
 
     def end(self, who: Character, state: str) -> None:
-        """Make every refresh token of a person `revoked` or `expired`."""
+        """Make every refresh token of a person `revoked` or `expired`; where revoked, the codes that nobody has redeemed, too."""
         for key, known in list(self._refresh.items()):
             if known["oid"] == who.oid and known["state"] == "good":
                 self._refresh[key] = known | {"state": state}
+        for code in self._codes.values():
+            code.revoked = code.revoked or (code.who == who and state == "revoked")
 
     def allow_consent(self, *, allowed: bool) -> None:
         """Whether people may agree for themselves."""
@@ -321,6 +330,11 @@ def _must(given: Mapping[str, str], name: str) -> str:
 
 def _missing(name: str) -> EntraError:
     return EntraError("invalid_request", 900144, f"The request body must contain the following parameter: '{name}'.")
+
+
+def _was_revoked() -> EntraError:
+    revoked = "The provided grant has expired due to it being revoked, a fresh auth token is needed."
+    return EntraError("invalid_grant", 50173, revoked, suberror="bad_token")
 
 
 def _no_app(client: str) -> EntraError:
