@@ -821,6 +821,69 @@ async def test_an_answer_that_is_recorded_as_somebody_elses_did_not_take(azure: 
         await azure.decide(PENDING, Answer.APPROVE, "Good numbers.")
 
 
+def test_somebody_elses_no_does_not_turn_a_yes_of_ones_own_into_a_no() -> None:
+    grace, ada, at = Person(GRACE.name, GRACE.email, GRACE.oid), Person(ADA.name, ADA.email, ADA.oid), PENDING.created
+    yes, no = ApprovalStep(grace, ApprovalState.APPROVED, grace, at=at), ApprovalStep(ada, ApprovalState.REJECTED, ada, at=at)
+    after = replace(PENDING, state=ApprovalState.REJECTED, steps=(yes, no))
+
+    assert reading.proved(PENDING, after, Answer.REJECT, ada) is after
+    with pytest.raises(Refused, match="did not record this as your answer"):
+        reading.proved(PENDING, after, Answer.REJECT, grace)
+
+
+async def test_a_conflict_says_that_somebody_was_faster(azure: AzureDevOps, service: Service) -> None:
+    conflict = problem(409, "ConcurrentUpdateException", "The item was changed.")
+    service.says = {"GET connectiondata": I_AM_GRACE, "PATCH pipelines/approvals": conflict}
+
+    with pytest.raises(Refused, match=r"Somebody changed this at the same moment\..*The item was changed\."):
+        await azure.decide(PENDING, Answer.APPROVE, "")
+
+
+async def test_no_cookie_is_kept_for_anybody(azure: AzureDevOps, service: Service) -> None:
+    service.says = {"GET connectiondata": Said(I_AM_GRACE.body, headers={"Set-Cookie": "UserAuthentication=grace; Path=/; Secure"})}
+
+    await azure.acting(lambda: "grace").me()
+    await azure.acting(lambda: "ada").me()
+
+    assert azure._wire._sessions
+    assert [list(session.cookies) for session in azure._wire._sessions if len(session.cookies)] == []
+
+
+async def test_each_identity_has_a_pace_of_its_own(azure: AzureDevOps, service: Service) -> None:
+    busy = problem(429, "TF400733", "The request has been canceled.")
+    service.says = {"GET connectiondata": [Said(busy.body, 429, {"Retry-After": "120"}), I_AM_GRACE]}
+    ada, grace = azure.acting(lambda: "ada"), azure.acting(lambda: "grace")
+
+    for _ in range(2):
+        with pytest.raises(NotNow):
+            await ada.me()
+    await grace.me()
+    await azure.me()
+
+    assert service.asked == ["GET connectiondata"] * 3
+
+
+async def test_subscriptions_are_only_ever_read_as_the_bot(azure: AzureDevOps, service: Service) -> None:
+    service.says = {"GET hooks/subscriptions": Said(listed())}
+
+    await azure.acting(lambda: "ada").hooks.list(releases=False)
+
+    assert all(token.startswith("Bearer token-") for token in service.tokens)
+
+
+async def test_what_a_person_may_not_see_is_not_hidden_from_the_bot(azure: AzureDevOps, service: Service) -> None:
+    build = {"id": 42, "buildNumber": "42", "status": "completed", "result": "succeeded", "definition": {"id": 1, "name": "delivery"}}
+    answer = {"id": 42, "name": "42", "state": "completed", "templateParameters": {"requestId": "token"}}
+    service.says = {
+        "GET build/builds": Said(listed(build)),
+        "GET pipelines/1/runs/42": [problem(403, "AccessDeniedException", "No."), Said(answer)],
+    }
+    since = datetime(2026, 11, 23, tzinfo=UTC)
+
+    assert await azure.acting(lambda: "ada").started(1, "token", since) is None
+    assert await azure.started(1, "token", since) is not None
+
+
 async def test_what_the_service_ignores_is_neither_deferred_nor_handed_over(azure: AzureDevOps, service: Service) -> None:
     service.says = {"GET connectiondata": I_AM_GRACE, "PATCH pipelines/approvals": Said(listed(APPROVAL))}
 

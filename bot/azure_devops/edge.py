@@ -79,6 +79,8 @@ class AzureDevOps:
         """The same Azure DevOps, as a person: `token` gives theirs, may block, and may raise errors of ours."""
         theirs = copy.copy(self)
         theirs._wire, theirs._me = self._wire.acting(token), None
+        # What a person is refused is no news for anybody else.
+        theirs._commits, theirs._parameters = Remembered(256), Remembered(1024)
         return theirs
 
     async def me(self) -> Person:

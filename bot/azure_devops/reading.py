@@ -452,7 +452,8 @@ def proved(before: Approval, after: Approval, answer: Answer, me: Person) -> App
         raise Refused("Azure DevOps did not accept the answer: this identity is not among the approvers, or has answered before.")
     old = {(step.assigned.id, step.at) for step in before.steps if step.actual is not None}
     new = [step for step in after.steps if step.actual is not None and (step.assigned.id, step.at) not in old]
-    if not any(step.actual is not None and step.actual.id == me.id for step in new):
+    # Others may have answered since the reading, and this identity something else.
+    if not any(step.actual is not None and step.actual.id == me.id and step.state.value == answer.value for step in new):
         raise Refused("Azure DevOps did not record this as your answer. Look at the approval there.")
     return after
 

@@ -296,6 +296,8 @@ def translated(error: Exception, answer: Answer | None, *, personal: bool = Fals
             return NotNow("Azure DevOps asks us to slow down.", after=answer.after)
         case 404 | 410:
             return Gone(says)
+        case 409:
+            return Refused(f"Somebody changed this at the same moment. Look at it again. Azure DevOps says: {says}")
         case 408 | 500 | 502 | 503 | 504:
             if wrote:
                 return Uncertain("Azure DevOps failed while it worked on this.")
