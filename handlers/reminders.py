@@ -38,25 +38,30 @@ async def remind(bot: Bot) -> None:
     for subject in pending | told:
         try:
             if subject in pending:
-                await _remind(bot, pending[subject], told.get(subject, ()))
+                await _remind(bot, pending[subject])
             else:
                 await _close(bot, told[subject])
         except OutsideError as error:
             log.warning("Reminding of %s waits for the next turn: %s", subject, error)
 
 
-async def _remind(bot: Bot, approval: Approval, told: Sequence[Operation]) -> None:
+async def _remind(bot: Bot, approval: Approval) -> None:
     """Send what is due; nothing else before the channel shows what was sent last."""
     environment = belongs(bot.team, approval)
     if environment is None:
         return
-    unseen = [one for one in told if one.state == "offered"]
+    told = await bot.store.operations_of("reminder", about(approval))  # closed ones, too: it may only have been away
+    standing = [one for one in told if one.state != "closed"]
+    unseen = [one for one in standing if one.state == "offered"]
     reminder = due(environment, approval.created, map(_sent, told), bot.now())
-    if reminder is None and not unseen:
+    if reminder is None and not standing:
         return
     run = await read(bot.pipelines, approval.ref)
     model = model_of(bot.team, run)
-    if model is None or run.state.finished:
+    if model is None:
+        return
+    if run.state.finished:
+        await _close(bot, standing)
         return
     if await bot.board.where(model.channel, card_of(approval)) is None:
         await refresh(bot, approval.ref)  # its events were lost; by the next turn there is a thread to write in
@@ -79,6 +84,8 @@ async def _show(bot: Bot, operation: Operation, case: Case) -> None:
 
 async def _close(bot: Bot, told: Sequence[Operation]) -> None:
     """Let the reminders say that nothing waits any more, if that is so; an edit notifies nobody."""
+    if not told:
+        return
     reference = ApprovalOf.read(told[0].detail["approval"])
     try:
         run = await read(bot.pipelines, reference.ref)

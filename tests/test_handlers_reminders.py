@@ -215,6 +215,31 @@ async def test_a_run_that_ends_ends_the_reminding(world: Everything, gone: bool)
     assert reminders(world) == {"0": "⏹️ Ended before anybody decided: diabetes for Prod does not wait any more."}
 
 
+async def test_a_run_that_ends_while_its_approval_is_still_listed_ends_the_reminding(world: Everything) -> None:
+    await turn(world, 4)
+    world.pipelines.runs[480] = replace(REJECTED, state=State.CANCELED)
+
+    await turn(world, 4.1)
+    shows = world.board.shows
+    await turn(world, 30)
+
+    assert reminders(world) == {"0": "⏹️ Ended before anybody decided: diabetes for Prod does not wait any more."}
+    assert world.board.shows == shows
+
+
+async def test_an_approval_that_comes_back_is_reminded_of_again(world: Everything) -> None:
+    await turn(world, 4)
+    run = world.pipelines.runs.pop(480)
+    world.pipelines.waiting[480] = ()
+    await turn(world, 5)
+    world.pipelines.runs[480], world.pipelines.waiting[480] = run, (PENDING,)
+
+    for hours in (5.1, 24):
+        await turn(world, hours)
+
+    assert [text[:1] for text in reminders(world).values()] == ["⏹", "📣"]
+
+
 async def test_an_approval_that_is_only_left_out_of_the_list_still_waits(world: Everything) -> None:
     await turn(world, 4)
 
