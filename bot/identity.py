@@ -196,9 +196,8 @@ class EntraIdentities:
             raise SignInNeeded("This is done in Azure DevOps under your own name. Sign in once, and Callboard goes on.")
         held = self._of(person, account)
         await self._fresh(person, held)
-        if held.hands is None:
-            held.hands = self._hands(lambda: held.token)
-        if held.me is None or held.me_until < time.monotonic():
+        if held.hands is None or held.me is None or held.me_until < time.monotonic():
+            held.hands = self._hands(lambda: held.token)  # new ones: hands remember whose they are
             held.me = await held.hands.me()
             held.me_until = time.monotonic() + ME_FRESH
         return Acting(held.hands, held.me, account)

@@ -45,14 +45,20 @@ WORKSPACE = "T0CONTOSO"
 
 
 class Guarded(FakeHands):
-    """An Azure DevOps that takes the sandbox's tokens, and nobody else's."""
+    """An Azure DevOps that takes the sandbox's tokens, and nobody else's. As the real one, it remembers whose hands it is."""
 
     def __init__(self, world: World, token: Callable[[], str]) -> None:
         super().__init__(FakePipelines(), BOT_ADO)
         self._world = world
         self._token = token
+        self._known: Person | None = None
 
     async def me(self) -> Person:
+        if self._known is None:
+            self._known = self._asked()
+        return self._known
+
+    def _asked(self) -> Person:
         try:
             who = self._world.tokens.check(f"Bearer {self._token()}", AZURE_DEVOPS).who
         except BadToken:
@@ -142,6 +148,16 @@ async def everything(database: Database) -> str:
 
 
 # All the way
+
+
+async def test_whom_azure_devops_takes_somebody_for_is_asked_anew_after_a_while(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.identity.ME_FRESH", -1.0)
+    await house.signs_in(ADA)
+    await house.identities.acting(ADA.slack)
+    house.entra.revoke(ADA)
+
+    with pytest.raises(SignInNeeded):
+        await house.identities.acting(ADA.slack)
 
 
 async def test_somebody_signs_in_and_acts_under_their_own_name(house: House) -> None:
